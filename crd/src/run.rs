@@ -1,0 +1,140 @@
+//! What the operator tells a pod: one JSON document in the environment variable
+//! [`crate::pod::ENV_RUN`], the same in every container. It names no secret's value.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Version of the contract between operator and builder image: [`Run`], [`crate::report::Report`],
+/// exit codes and paths. A pod refuses a run of another version before it does anything.
+pub const CONTRACT: u32 = 1;
+
+/// Longest [`Run`] as JSON, in bytes: a single environment string may have 128 KiB on Linux.
+pub const RUN_MAX: usize = 96 * 1024;
+
+/// One pod's orders.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Run {
+    /// [`CONTRACT`] of the operator that wrote this.
+    pub contract: u32,
+    /// Name of the `NixImageBuild`, for messages.
+    pub build: String,
+    /// Where the image goes.
+    pub output: Output,
+    /// What is to be done.
+    pub work: Work,
+}
+
+/// Where the image goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Output {
+    /// Registry host and repository, no tag.
+    pub repository: String,
+    /// Tags to move when the image is there, expanded. Empty: push by digest only.
+    pub tags: Vec<String>,
+    /// `http` instead of `https`.
+    #[serde(default, rename = "plainHTTP")]
+    pub plain_http: bool,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Work {
+    /// check, fetch, build, push.
+    Build(Box<Build>),
+    /// Move tags to an image that is there already.
+    Publish {
+        /// Digest of its manifest or index.
+        digest: String,
+    },
+}
+
+/// One platform's build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Build {
+    /// `linux/amd64`.
+    pub platform: String,
+    /// The source, resolved.
+    pub source: Source,
+    /// Attribute as the user wrote it; a name without dots is `packages.<system>.<name>`.
+    pub attribute: String,
+    /// How the image is made.
+    pub image: ImageSpec,
+    /// What is published now, if an equal derivation makes this build unnecessary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published: Option<Published>,
+    /// Binary caches for Nix, in order of priority.
+    pub substituters: Vec<String>,
+    /// Keys whose signatures Nix accepts.
+    pub trusted_public_keys: Vec<String>,
+    /// Longest time for evaluation and build together, in seconds.
+    pub timeout_seconds: u64,
+}
+
+/// A git commit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Source {
+    /// `https://…`
+    pub url: String,
+    /// What the commit was resolved from (`refs/heads/main`), for servers that do not give
+    /// commits by name.
+    #[serde(default, rename = "ref", skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// Full commit id, 40 or 64 hex digits.
+    pub commit: String,
+    /// Directory of `flake.nix`, relative to the source's root.
+    pub dir: String,
+    /// Longest time for the fetch, in seconds.
+    pub timeout_seconds: u64,
+}
+
+/// How the image is made from the closure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageSpec {
+    /// Labels of the image's config.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations of the manifest.
+    pub annotations: BTreeMap<String, String>,
+    /// `created` of the image.
+    pub timestamp: Timestamp,
+    /// Most layers.
+    pub max_layers: u32,
+    /// How layers are compressed.
+    pub compression: Compression,
+}
+
+/// `created` of the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Timestamp {
+    /// 1970-01-01T00:00:01Z: a commit that changes nothing gives the same digest.
+    Epoch,
+    /// The commit's time.
+    Source,
+}
+
+/// How layers are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Compression {
+    /// zstd, level 3.
+    Zstd,
+    /// gzip, for clients older than containerd 1.5 or Docker 23.
+    Gzip,
+    /// Plain tar.
+    None,
+}
+
+/// An image that is published already.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Published {
+    /// Digest of its manifest.
+    pub digest: String,
+    /// The derivation it was made from.
+    pub drv_path: String,
+}
