@@ -147,11 +147,11 @@ pub enum Reason {
     Unschedulable,
     /// The node cannot pull Firn's image.
     ImagePullFailed,
-    /// A Secret or ConfigMap that the spec names does not exist, or lacks a key.
+    /// A Secret or `ConfigMap` that the spec names does not exist, or lacks a key.
     SecretMissing,
     /// A volume is not ready.
     VolumePending,
-    /// A ResourceQuota leaves no room.
+    /// A `ResourceQuota` leaves no room.
     QuotaExceeded,
     /// The API server refuses the pod.
     PodRejected,

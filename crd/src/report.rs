@@ -211,7 +211,9 @@ impl Report {
                 }
                 _ if failed.message.len() > 64 => {
                     let keep = failed.message.len().saturating_sub(excess).max(64);
-                    failed.message = first_bytes(&failed.message, keep - 1).to_owned();
+                    failed
+                        .message
+                        .truncate(first_bytes(&failed.message, keep - 1).len());
                     true
                 }
                 _ => drop_stages(&mut self.stages),

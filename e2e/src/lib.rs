@@ -1,1 +1,5 @@
-//! placeholder
+//! The embedded cluster, fixtures, and the end-to-end tests of Firn.
+
+pub mod fixture;
+pub mod suite;
+pub mod wait;

@@ -1,0 +1,177 @@
+//! `make test`: runs every tier, counts, and says in one table what held.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+use firn_e2e::suite::{Expected, Step, Summary, Tier, run_step};
+
+/// Runs the tests and sums them up.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Only these tiers. Default: all.
+    #[arg(value_enum)]
+    tiers: Vec<Tier>,
+    /// Leave the cluster up afterwards, to look around.
+    #[arg(long, env = "FIRN_KEEP_CLUSTER")]
+    keep: bool,
+    /// Only stories whose name contains this; the counts are not held against the expected ones.
+    #[arg(long)]
+    only: Option<String>,
+}
+
+fn main() -> Result<ExitCode> {
+    let arguments = Arguments::parse();
+    let expected = if arguments.only.is_some() {
+        Expected::default()
+    } else {
+        Expected::parse(include_str!("../../expected-tests"))?
+    };
+    let mut summary = Summary::new(expected);
+    let bin = std::env::current_exe()?
+        .parent()
+        .context("this program has no folder")?
+        .to_owned();
+    let no_cluster = no_cluster();
+    for tier in Tier::ALL {
+        if !arguments.tiers.is_empty() && !arguments.tiers.contains(&tier) {
+            continue;
+        }
+        if let (true, Some(why)) = (tier.needs_cluster(), &no_cluster) {
+            summary.leave_out(tier, why);
+            continue;
+        }
+        for step in steps(tier, &bin, &arguments) {
+            say(&format!("== {tier}: {}", step.name));
+            let start = Instant::now();
+            let count = run_step(&step, &mut std::io::stdout())?;
+            summary.add(tier, count, start.elapsed());
+            // Without a cluster no story can be told; one failure says it better than forty.
+            if count.failed > 0 && !step.counts_tests && tier.needs_cluster() {
+                break;
+            }
+        }
+    }
+    if no_cluster.is_none() && !arguments.keep {
+        run_step(&Step::check(
+            "cluster down",
+            [bin.join("firn-cluster").into_os_string(), "down".into()],
+        ))?;
+    }
+    say(&format!("\n{summary}"));
+    let complete = no_cluster.is_none() || !in_ci();
+    Ok(if summary.held() && complete {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+#[expect(
+    clippy::print_stdout,
+    reason = "the summary is what this program is for"
+)]
+fn say(text: &str) {
+    println!("{text}");
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the edge: CI=true makes leaving tests out a failure"
+)]
+fn in_ci() -> bool {
+    std::env::var("CI").is_ok_and(|value| value == "true")
+}
+
+/// Why no cluster can be had here.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the edge: a foreign cluster is named by variables"
+)]
+fn no_cluster() -> Option<String> {
+    if std::env::var("FIRN_E2E_KUBECONFIG").is_ok() {
+        return None;
+    }
+    if !cfg!(target_os = "linux") {
+        return Some(
+            "the embedded cluster needs Linux; set FIRN_E2E_KUBECONFIG to use another".into(),
+        );
+    }
+    if !rustix::process::geteuid().is_root() {
+        return Some(
+            "the embedded cluster needs root; set FIRN_E2E_KUBECONFIG to use another".into(),
+        );
+    }
+    None
+}
+
+fn steps(tier: Tier, bin: &Path, arguments: &Arguments) -> Vec<Step> {
+    let cargo = |words: &str| -> Vec<OsString> { words.split(' ').map(Into::into).collect() };
+    let tool = |name: &str, words: &[&str]| -> Vec<OsString> {
+        let program: PathBuf = bin.join(name);
+        std::iter::once(program.into_os_string())
+            .chain(words.iter().map(Into::into))
+            .collect()
+    };
+    match tier {
+        Tier::Checks => vec![
+            Step::check("formatting", cargo("cargo fmt --all --check")),
+            Step::check(
+                "clippy",
+                cargo("cargo clippy --quiet --workspace --all-targets -- -D warnings"),
+            ),
+            Step::check(
+                "rustdoc",
+                cargo("cargo doc --quiet --workspace --no-deps --document-private-items"),
+            )
+            .env("RUSTDOCFLAGS", "-D warnings"),
+            Step::check(
+                "licences",
+                cargo("e2e/cargo-deny check --hide-inclusion-graph licenses bans sources"),
+            ),
+        ],
+        Tier::Unit => vec![Step::tests(
+            "tests beside the code",
+            cargo("cargo test --quiet --no-fail-fast --workspace --lib --bins"),
+        )],
+        Tier::Package => vec![Step::tests(
+            "golden files and protocols",
+            cargo("cargo test --quiet --no-fail-fast --test *"),
+        )],
+        Tier::Parts => vec![
+            Step::check("the cluster's programs", tool("firn-cluster", &["build"])),
+            Step::tests(
+                "cluster, images, charts",
+                cargo(
+                    "cargo test --quiet --no-fail-fast --package firn-e2e --test parts -- --test-threads=1",
+                ),
+            ),
+        ],
+        Tier::Stories => {
+            let only = arguments.only.as_deref().unwrap_or_default();
+            let stories = |more: &[&str]| {
+                let mut words = vec!["stories"];
+                words.extend(more);
+                if !only.is_empty() {
+                    words.push(only);
+                }
+                tool("firn-cluster", &words)
+            };
+            vec![
+                Step::check("cluster", tool("firn-cluster", &["up"])),
+                Step::check("Firn", tool("firn-cluster", &["install"])),
+                Step::tests(
+                    "stories side by side",
+                    stories(&["--skip", "alone::", "--test-threads=4"]),
+                ),
+                Step::tests(
+                    "stories that want the cluster for themselves",
+                    stories(&["alone::", "--test-threads=1"]),
+                ),
+            ]
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Runs one command of a tier: shows its output as it comes and counts the tests in it.
+
+use std::ffi::OsString;
+use std::io::{self, BufRead as _, BufReader, Write};
+use std::process::{Command, Stdio};
+
+use super::Count;
+
+/// One command of a tier.
+#[derive(Debug)]
+pub struct Step {
+    /// What it is for, a few words.
+    pub name: &'static str,
+    /// Program and arguments.
+    pub command: Vec<OsString>,
+    /// Additional environment.
+    pub environment: Vec<(&'static str, OsString)>,
+    /// Whether its output ends with the closing lines of test binaries. Otherwise the command is
+    /// one test: it holds if it succeeds.
+    pub counts_tests: bool,
+}
+
+impl Step {
+    /// A command that is one test.
+    pub fn check<S: Into<OsString>>(
+        name: &'static str,
+        command: impl IntoIterator<Item = S>,
+    ) -> Self {
+        let command = command.into_iter().map(Into::into).collect();
+        Self {
+            name,
+            command,
+            environment: Vec::new(),
+            counts_tests: false,
+        }
+    }
+
+    /// A command that runs test binaries.
+    pub fn tests<S: Into<OsString>>(
+        name: &'static str,
+        command: impl IntoIterator<Item = S>,
+    ) -> Self {
+        Self {
+            counts_tests: true,
+            ..Self::check(name, command)
+        }
+    }
+
+    /// With one more variable in its environment.
+    #[must_use]
+    pub fn env(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
+        self.environment.push((name, value.into()));
+        self
+    }
+}
+
+/// Runs the command to its end, passing its standard output on to `show` line by line.
+///
+/// A command that fails without counting a failed test (it did not compile, it crashed) counts as
+/// one failed test.
+///
+/// # Errors
+/// The program cannot be started, or its output cannot be read.
+pub fn run_step(step: &Step, show: &mut impl Write) -> io::Result<Count> {
+    let mut words = step.command.iter();
+    let program = words
+        .next()
+        .ok_or_else(|| io::Error::other("a step without a command"))?;
+    let mut child = Command::new(program)
+        .args(words)
+        .envs(step.environment.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| {
+            io::Error::new(
+                error.kind(),
+                format!("failed to start {}: {error}", program.display()),
+            )
+        })?;
+    let mut count = Count::default();
+    if let Some(stdout) = child.stdout.take() {
+        for line in BufReader::new(stdout).split(b'\n') {
+            let line = line?;
+            show.write_all(&line)?;
+            show.write_all(b"\n")?;
+            show.flush()?;
+            if step.counts_tests
+                && let Some(one) = Count::of_libtest(&String::from_utf8_lossy(&line))
+            {
+                count += one;
+            }
+        }
+    }
+    let held = child.wait()?.success();
+    if !step.counts_tests || (!held && count.failed == 0) {
+        count += Count::one(held);
+    }
+    Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Step {
+        Step::tests("a script", ["sh", "-c", script])
+    }
+
+    #[test]
+    fn test_binaries_are_counted_together() {
+        let line = "test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out";
+        let count = run_step(
+            &shell(&format!("echo '{line}'; echo '{line}'")),
+            &mut io::sink(),
+        )
+        .unwrap();
+        assert_eq!(
+            count,
+            Count {
+                passed: 4,
+                failed: 0,
+                skipped: 2
+            }
+        );
+    }
+
+    #[test]
+    fn a_crash_is_a_failed_test() {
+        assert_eq!(
+            run_step(&shell("exit 3"), &mut io::sink()).unwrap(),
+            Count {
+                failed: 1,
+                ..Count::default()
+            }
+        );
+    }
+
+    #[test]
+    fn a_check_is_one_test() {
+        let step = Step::check("true", ["true"]);
+        assert_eq!(
+            run_step(&step, &mut io::sink()).unwrap(),
+            Count {
+                passed: 1,
+                ..Count::default()
+            }
+        );
+    }
+}
