@@ -56,10 +56,11 @@ fn main() -> Result<ExitCode> {
         }
     }
     if no_cluster.is_none() && !arguments.keep {
-        run_step(&Step::check(
+        let down = Step::check(
             "cluster down",
             [bin.join("firn-cluster").into_os_string(), "down".into()],
-        ))?;
+        );
+        run_step(&down, &mut std::io::stdout())?;
     }
     say(&format!("\n{summary}"));
     let complete = no_cluster.is_none() || !in_ci();
