@@ -19,6 +19,10 @@ pub const ANNOTATION_RECONCILE: &str = "reconcile.firn.dev/requestedAt";
 /// Annotation: build whatever the source says. Any value; echoed in `status.lastHandledBuildAt`.
 pub const ANNOTATION_BUILD: &str = "build.firn.dev/requestedAt";
 
+/// Annotation of build pods: CA certificates that the whole cluster trusts, PEM. A `downwardAPI`
+/// volume makes the file at [`crate::pod::CLUSTER_CA`] of it.
+pub const ANNOTATION_CLUSTER_CA: &str = "firn.dev/cluster-ca";
+
 /// Field manager of the controller that owns `NixImage` status.
 pub const MANAGER_IMAGE: &str = "firn/image";
 /// Field manager of the controller that owns `NixImageBuild` status and Jobs.

@@ -36,6 +36,10 @@ pub const PUSH_CA: &str = "/firn/ca/push";
 /// CA certificates for substituters: `ca.crt`. Fetch and build only.
 pub const SUBSTITUTER_CA: &str = "/firn/ca/substituters";
 /// CA certificates that the whole cluster trusts: `ca.crt`. Every container.
+///
+/// The operator writes the bundle it was given itself into the pod's annotation
+/// [`crate::names::ANNOTATION_CLUSTER_CA`], and a `downwardAPI` volume makes this file of it: no
+/// ConfigMap in every namespace, and no right to write one (docs/decisions/0001-cluster-ca.md).
 pub const CLUSTER_CA: &str = "/firn/ca/cluster";
 
 /// Fetch and build share a user: Nix's database and store belong to whoever writes first.
@@ -44,3 +48,6 @@ pub const UID_BUILD: i64 = 65_100;
 pub const UID_PUSH: i64 = 65_101;
 /// The group that joins them: `fsGroup` of the pod.
 pub const GID: i64 = 65_100;
+/// Longest bundle of cluster CA certificates, in bytes: all annotations of a pod together may have
+/// 256 KiB.
+pub const CLUSTER_CA_MAX: usize = 64 * 1024;
