@@ -39,7 +39,7 @@ pub const SUBSTITUTER_CA: &str = "/firn/ca/substituters";
 ///
 /// The operator writes the bundle it was given itself into the pod's annotation
 /// [`crate::names::ANNOTATION_CLUSTER_CA`], and a `downwardAPI` volume makes this file of it: no
-/// ConfigMap in every namespace, and no right to write one (docs/decisions/0001-cluster-ca.md).
+/// `ConfigMap` in every namespace, and no right to write one (docs/decisions/0001-cluster-ca.md).
 pub const CLUSTER_CA: &str = "/firn/ca/cluster";
 
 /// Fetch and build share a user: Nix's database and store belong to whoever writes first.

@@ -1,5 +1,6 @@
 //! The embedded cluster, fixtures, and the end-to-end tests of Firn.
 
+pub mod charts;
 pub mod fixture;
 pub mod suite;
 pub mod wait;

@@ -1,0 +1,4 @@
+//! What images, charts, documentation and the cluster itself promise. Run by `make test`, one test
+//! at a time; needs the cluster's programs (Helm among them).
+
+mod charts;
