@@ -1,0 +1,46 @@
+//! Which names and link targets may stand in a layer. Pure.
+
+/// The rule that a name breaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Absolute, empty, or with an empty, `.` or `..` component.
+    #[error("the name is not a plain relative path")]
+    NotPlain,
+    /// A NUL byte, which no header can hold.
+    #[error("the name or link target contains a NUL byte")]
+    Nul,
+    /// A link to nowhere.
+    #[error("the link target is empty")]
+    EmptyTarget,
+    /// The file would not be unpacked: it would delete another one.
+    /// <https://github.com/opencontainers/image-spec/blob/main/layer.md#whiteouts>
+    #[error(
+        "names that begin with \".wh.\" mean a deletion in a layer, so such a file cannot be in \
+         an image; leave it out of the package"
+    )]
+    Whiteout,
+}
+
+pub(super) fn check(name: &[u8]) -> Result<(), NameError> {
+    if name.contains(&0) {
+        return Err(NameError::Nul);
+    }
+    for component in name.split(|byte| *byte == b'/') {
+        match component {
+            b"" | b"." | b".." => return Err(NameError::NotPlain),
+            [b'.', b'w', b'h', b'.', ..] => return Err(NameError::Whiteout),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn check_target(target: &[u8]) -> Result<(), NameError> {
+    if target.is_empty() {
+        return Err(NameError::EmptyTarget);
+    }
+    if target.contains(&0) {
+        return Err(NameError::Nul);
+    }
+    Ok(())
+}
