@@ -1,44 +1,36 @@
 //! What the charts render to, without a cluster: golden files, refusals, and rules that hold for
 //! every set of values. Golden files are rewritten by `UPDATE_EXPECT=1`.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
 
+use anyhow::{Context as _, Result, bail};
+use clap::{CommandFactory as _, Parser as _};
 use expect_test::expect_file;
 use firn_e2e::charts::{Helm, repository};
+use firn_operator::settings::Args;
+use serde::Deserialize as _;
 use serde_yaml_ng::Value;
 
 /// Sets of values, each with its golden file beside it.
 const SETS: &[&str] = &["minimal", "namespaced", "everything"];
 
-fn values(set: &str) -> PathBuf {
-    repository().join(format!("e2e/tests/parts/charts/{set}.values.yaml"))
+fn values(set: &str) -> String {
+    let folder = repository().join("e2e/tests/parts/charts");
+    format!("{}/{set}.values.yaml", folder.display())
 }
 
-fn render(set: &str) -> String {
-    let values = values(set);
-    let values = values.to_str().unwrap();
-    Helm::find()
-        .unwrap()
-        .template("firn", &["--values", values])
-        .unwrap()
+fn render(set: &str) -> Result<String> {
+    Helm::find()?.template("firn", &["--values", &values(set)])
 }
 
 /// Every object of a manifest, without the empty documents.
-fn objects(manifest: &str) -> Vec<Value> {
-    use serde::Deserialize as _;
-    serde_yaml_ng::Deserializer::from_str(manifest)
-        .map(|document| Value::deserialize(document).unwrap())
-        .filter(|object| !object.is_null())
-        .collect()
-}
-
-fn text<'a>(object: &'a Value, path: &[&str]) -> &'a str {
-    at(object, path).as_str().unwrap_or_default()
-}
-
-fn at<'a>(object: &'a Value, path: &[&str]) -> &'a Value {
-    path.iter()
-        .fold(object, |value, key| value.get(key).unwrap_or(&Value::Null))
+fn objects(manifest: &str) -> Result<Vec<Value>> {
+    let mut objects = Vec::new();
+    for document in serde_yaml_ng::Deserializer::from_str(manifest) {
+        objects.push(Value::deserialize(document)?);
+    }
+    objects.retain(|object| !object.is_null());
+    Ok(objects)
 }
 
 fn of_kind(objects: &[Value], kind: &str) -> Vec<Value> {
@@ -46,25 +38,46 @@ fn of_kind(objects: &[Value], kind: &str) -> Vec<Value> {
     of_kind.cloned().collect()
 }
 
-fn strings(value: &Value) -> Vec<&str> {
-    let items = value.as_sequence().map(Vec::as_slice).unwrap_or_default();
-    items.iter().filter_map(Value::as_str).collect()
-}
-
-#[test]
-fn every_set_of_values_renders_as_its_golden_file_says() {
-    for set in SETS {
-        expect_file![repository().join(format!("e2e/tests/parts/charts/{set}.yaml"))]
-            .assert_eq(&render(set));
+fn the_deployment(set: &str) -> Result<Value> {
+    let deployments = of_kind(&objects(&render(set)?)?, "Deployment");
+    match deployments.as_slice() {
+        [deployment] => Ok(deployment.clone()),
+        other => bail!("{set}: {} Deployments", other.len()),
     }
 }
 
+fn at<'a>(object: &'a Value, path: &[&str]) -> &'a Value {
+    path.iter()
+        .fold(object, |value, key| value.get(key).unwrap_or(&Value::Null))
+}
+
+fn text<'a>(object: &'a Value, path: &[&str]) -> &'a str {
+    at(object, path).as_str().unwrap_or_default()
+}
+
+fn items<'a>(object: &'a Value, path: &[&str]) -> &'a [Value] {
+    let items = at(object, path).as_sequence();
+    items.map(Vec::as_slice).unwrap_or_default()
+}
+
+fn strings<'a>(object: &'a Value, path: &[&str]) -> Vec<&'a str> {
+    let items = items(object, path).iter();
+    items.filter_map(Value::as_str).collect()
+}
+
 #[test]
-fn mistakes_are_refused_in_words_that_name_them() {
-    let helm = Helm::find().unwrap();
+fn every_set_of_values_renders_as_its_golden_file_says() -> Result<()> {
+    for set in SETS {
+        let golden = repository().join(format!("e2e/tests/parts/charts/{set}.yaml"));
+        expect_file![golden].assert_eq(&render(set)?);
+    }
+    Ok(())
+}
+
+#[test]
+fn mistakes_are_refused_in_words_that_name_them() -> Result<()> {
+    let helm = Helm::find()?;
     let minimal = values("minimal");
-    let minimal = minimal.to_str().unwrap();
-    let pem = "-----BEGIN CERTIFICATE-----";
     for (set, expected) in [
         ("image.repository=", "image.repository is empty"),
         (
@@ -88,7 +101,7 @@ fn mistakes_are_refused_in_words_that_name_them() {
         ),
         ("caBundle.pem=nonsense", "/caBundle/pem"),
         (
-            &format!("caBundle.configMap=x,caBundle.pem={pem}"),
+            "caBundle.configMap=x,caBundle.pem=-----BEGIN CERTIFICATE-----",
             "give the certificates once",
         ),
         (
@@ -101,74 +114,133 @@ fn mistakes_are_refused_in_words_that_name_them() {
         ),
         ("firn-crds.x=1", "'x' not allowed"),
     ] {
-        let Err(refusal) = helm.template("firn", &["--values", minimal, "--set", set]) else {
-            panic!("{set} was not refused");
+        let Err(refusal) = helm.template("firn", &["--values", &minimal, "--set", set]) else {
+            bail!("{set} was not refused");
         };
         let message = format!("{refusal:#}");
         assert!(message.contains(expected), "{set}: {message}");
     }
+    Ok(())
+}
+
+/// The literal environment of the operator's container.
+fn environment(set: &str) -> Result<BTreeMap<String, String>> {
+    let deployment = the_deployment(set)?;
+    let containers = items(&deployment, &["spec", "template", "spec", "containers"]);
+    let container = containers.first().context("no container")?;
+    let variables = items(container, &["env"]).iter();
+    Ok(variables
+        .map(|v| (text(v, &["name"]).into(), text(v, &["value"]).into()))
+        .collect())
+}
+
+/// Each environment variable that the operator reads, with its flag.
+fn settings() -> BTreeMap<String, String> {
+    let command = Args::command();
+    let settings = command.get_arguments().filter_map(|argument| {
+        let variable = argument.get_env()?.to_str()?;
+        Some((variable.to_owned(), format!("--{}", argument.get_long()?)))
+    });
+    settings.collect()
 }
 
 #[test]
-fn the_operator_reads_secrets_only_where_it_was_let_in_and_only_by_name() {
+fn every_variable_the_chart_sets_is_a_setting_and_every_setting_can_be_set() -> Result<()> {
+    let settings = settings();
     for set in SETS {
-        let objects = objects(&render(set));
-        let bound_everywhere: Vec<_> = of_kind(&objects, "ClusterRoleBinding")
-            .iter()
-            .map(|binding| text(binding, &["roleRef", "name"]).to_owned())
-            .collect();
+        for variable in environment(set)?.into_keys() {
+            let known = settings.contains_key(&variable) || variable == "SSL_CERT_DIR";
+            assert!(known, "{set}: the operator knows no {variable}");
+        }
+    }
+    let all = environment("everything")?;
+    let namespaced = environment("namespaced")?;
+    for variable in settings.keys() {
+        let can = all.contains_key(variable)
+            || namespaced.contains_key(variable)
+            // The port is fixed: Service and probes name it.
+            || variable == "FIRN_LISTEN"
+            // Build pods get the bundle itself: docs/decisions/0001-cluster-ca.md.
+            || variable == "FIRN_CA_CONFIG_MAP";
+        assert!(can, "the chart cannot set {variable}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_operator_understands_what_the_chart_sets() -> Result<()> {
+    let settings = settings();
+    for set in SETS {
+        let mut arguments = vec!["firn-operator".to_owned()];
+        for (variable, value) in environment(set)? {
+            if let Some(flag) = settings.get(&variable) {
+                arguments.push(format!("{flag}={value}"));
+            }
+        }
+        let mut read = Args::try_parse_from(arguments).with_context(|| set.to_owned())?;
+        // The file is in the pod, not here.
+        read.network.ca_file = None;
+        firn_operator::settings::Settings::resolve(read).with_context(|| set.to_owned())?;
+    }
+    Ok(())
+}
+
+#[test]
+fn the_operator_reads_secrets_only_where_it_was_let_in_and_only_by_name() -> Result<()> {
+    for set in SETS {
+        let objects = objects(&render(set)?)?;
+        let everywhere = of_kind(&objects, "ClusterRoleBinding");
         for role in ["ClusterRole", "Role"]
             .map(|k| of_kind(&objects, k))
             .concat()
         {
             let name = text(&role, &["metadata", "name"]);
-            let rules = at(&role, &["rules"]).as_sequence().unwrap().clone();
-            for rule in rules {
-                let resources = strings(at(&rule, &["resources"]));
-                let verbs = strings(at(&rule, &["verbs"]));
+            for rule in items(&role, &["rules"]) {
+                let resources = strings(rule, &["resources"]);
+                let verbs = strings(rule, &["verbs"]);
                 assert!(
                     !resources.contains(&"*") && !verbs.contains(&"*"),
                     "{set}: {name}"
                 );
                 if resources.contains(&"secrets") {
                     assert_eq!(verbs, ["get"], "{set}: {name}");
-                    assert!(!bound_everywhere.iter().any(|b| b == name), "{set}: {name}");
+                    let bound = |b: &Value| text(b, &["roleRef", "name"]) == name;
+                    assert!(!everywhere.iter().any(bound), "{set}: {name}");
                 }
             }
         }
     }
+    Ok(())
 }
 
 #[test]
-fn with_named_namespaces_nothing_belongs_to_the_whole_cluster() {
-    let objects = objects(&render("namespaced"));
-    for object in &objects {
-        let kind = text(object, &["kind"]);
+fn with_named_namespaces_nothing_belongs_to_the_whole_cluster() -> Result<()> {
+    for object in objects(&render("namespaced")?)? {
+        let kind = text(&object, &["kind"]);
         assert!(!kind.starts_with("Cluster"), "{kind}");
-        let namespace = text(object, &["metadata", "namespace"]);
+        let namespace = text(&object, &["metadata", "namespace"]);
         assert!(
             ["firn-system", "payments", "shop"].contains(&namespace),
-            "{kind}"
+            "{kind} in {namespace:?}"
         );
     }
+    Ok(())
 }
 
 #[test]
-fn the_operator_fits_a_namespace_that_enforces_restricted() {
+fn the_operator_fits_a_namespace_that_enforces_restricted() -> Result<()> {
     for set in SETS {
-        let deployments = of_kind(&objects(&render(set)), "Deployment");
-        let [deployment] = deployments.as_slice() else {
-            panic!("{set}: {} Deployments", deployments.len());
-        };
-        let pod = at(deployment, &["spec", "template", "spec"]);
+        let deployment = the_deployment(set)?;
+        let pod = at(&deployment, &["spec", "template", "spec"]);
         let whole = at(pod, &["securityContext"]);
         assert_eq!(at(whole, &["runAsNonRoot"]), &Value::Bool(true));
         assert_eq!(text(whole, &["seccompProfile", "type"]), "RuntimeDefault");
-        for container in at(pod, &["containers"]).as_sequence().unwrap() {
+        for container in items(pod, &["containers"]) {
             let own = at(container, &["securityContext"]);
             assert_eq!(at(own, &["allowPrivilegeEscalation"]), &Value::Bool(false));
             assert_eq!(at(own, &["readOnlyRootFilesystem"]), &Value::Bool(true));
-            assert_eq!(strings(at(own, &["capabilities", "drop"])), ["ALL"]);
+            assert_eq!(strings(own, &["capabilities", "drop"]), ["ALL"]);
         }
     }
+    Ok(())
 }
