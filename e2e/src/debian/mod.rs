@@ -1,0 +1,67 @@
+//! A file tree of pinned Debian packages, without installing anything: downloaded by apt's own
+//! client into a private directory, unpacked, and slimmed to what the wanted programs need.
+//! No maintainer script runs; what those would have made is the image's business (`crate::image`).
+//!
+//! ```text
+//! forky-amd64.lock ──► fetch (apt, sha256) ──► unpack (dpkg-deb) ──► closure (ELF) ──► files
+//!  committed pins        <cache>/debian/debs     <cache>/debian/tree-…   of some programs
+//! ```
+
+mod apt;
+pub mod closure;
+mod elf;
+mod error;
+mod fetch;
+pub mod lock;
+mod unpack;
+
+use std::path::{Path, PathBuf};
+
+pub use closure::{Closure, Found};
+pub use error::Error;
+pub use lock::Lock;
+
+/// The committed pins of everything Firn's images take from Debian.
+pub const LOCK: &str = include_str!("../../debian/forky-amd64.lock");
+
+/// What the images take from Debian; their dependencies follow. forky is the oldest suite with
+/// Nix 2.34.
+pub const ROOTS: [&str; 6] = [
+    "base-files",
+    "bash-static",
+    "busybox-static",
+    "ca-certificates",
+    "git",
+    "nix-bin",
+];
+
+/// An unpacked tree of packages and the versions that are really in it.
+#[derive(Debug)]
+pub struct Tree {
+    /// Root of the unpacked files.
+    pub root: PathBuf,
+    /// The pins it was made from: the committed ones, or those that had to replace them.
+    pub lock: Lock,
+}
+
+/// The tree of `lock`, downloaded and unpacked under `cache` unless it is there already. If the
+/// mirror lost a pinned version, all of `lock.roots` are resolved again: said on stderr on every
+/// call, and recorded in `<cache>/debian`.
+pub fn tree(lock: &Lock, cache: &Path) -> Result<Tree, Error> {
+    let cache = cache.join("debian");
+    let _guard = fetch::lock_directory(&cache)?;
+    let fetched = fetch::fetch(lock, &cache)?;
+    let root = unpack::unpack(&fetched.lock, &fetched.debs, &cache)?;
+    Ok(Tree {
+        root,
+        lock: fetched.lock,
+    })
+}
+
+/// Resolves `roots` anew against the mirror: the newest versions of the suite.
+pub fn resolve(suite: &str, arch: &str, roots: &[&str], cache: &Path) -> Result<Lock, Error> {
+    let cache = cache.join("debian");
+    let _guard = fetch::lock_directory(&cache)?;
+    let apt = apt::Apt::open(&cache, suite, arch)?;
+    apt.resolve(roots)
+}
