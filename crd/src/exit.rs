@@ -17,6 +17,7 @@ use strum::{Display, EnumIter, EnumString, IntoEnumIterator, IntoStaticStr};
     Hash,
     Serialize,
     Deserialize,
+    schemars::JsonSchema,
     Display,
     EnumString,
     EnumIter,

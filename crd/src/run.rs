@@ -110,18 +110,24 @@ pub struct ImageSpec {
 }
 
 /// `created` of the image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema,
+)]
 pub enum Timestamp {
     /// 1970-01-01T00:00:01Z: a commit that changes nothing gives the same digest.
+    #[default]
     Epoch,
     /// The commit's time.
     Source,
 }
 
 /// How layers are compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema,
+)]
 pub enum Compression {
     /// zstd, level 3.
+    #[default]
     Zstd,
     /// gzip, for clients older than containerd 1.5 or Docker 23.
     Gzip,
