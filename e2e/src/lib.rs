@@ -2,6 +2,7 @@
 
 pub mod charts;
 pub mod debian;
+pub mod cluster;
 pub mod fixture;
 pub mod suite;
 pub mod wait;
