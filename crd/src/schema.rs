@@ -1,10 +1,13 @@
 //! What the derived schemas need besides: bounds that attributes cannot express, and the last
 //! touches on the generated CRDs. Pure.
 
+use kube::CustomResourceExt;
 use kube::core::Rule;
 use schemars::transform::Transform;
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
+
+use crate::{NixImage, NixImageBuild};
 
 /// What the API server takes for a quantity.
 const QUANTITY: &str =
@@ -44,7 +47,6 @@ impl Transform for Entries {
 /// A quantity: a number, or a string such as `8Gi`.
 pub(crate) fn quantity(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
-        "anyOf": [{"type": "integer"}, {"type": "string"}],
         "x-kubernetes-int-or-string": true,
         "maxLength": 64,
         "pattern": QUANTITY,
@@ -150,4 +152,76 @@ fn conditions(most: u32) -> Schema {
             },
         },
     })
+}
+
+/// The CRDs of this version, in the order of their names.
+pub fn crds() -> Vec<Value> {
+    [NixImage::crd(), NixImageBuild::crd()]
+        .iter()
+        .filter_map(|crd| serde_json::to_value(crd).ok())
+        .map(finish)
+        .collect()
+}
+
+/// The last touches on a derived CRD:
+///
+/// * `nullable` goes. Without it the API server drops a null before defaults are filled in, so that
+///   `field: null` and no field are the same thing, as for built-in kinds.
+/// * An object with defaults inside has `default: {}`, not a copy of them, and every default stands
+///   in one place.
+/// * Status is born with a generation that was never there: kstatus then says InProgress before the
+///   operator has seen the object.
+/// * Titles go, and lines of comments are joined: what is left is the text for `kubectl explain`.
+/// * Whole numbers are written as such.
+fn finish(mut crd: Value) -> Value {
+    if let Some(spec) = crd.get_mut("spec") {
+        tidy(spec);
+    }
+    let status = crd.pointer_mut("/spec/versions/0/schema/openAPIV3Schema/properties/status");
+    if let Some(status) = status.and_then(Value::as_object_mut) {
+        status.insert("default".into(), json!({"observedGeneration": -1}));
+    }
+    crd
+}
+
+fn tidy(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(tidy),
+        Value::Object(object) => {
+            let typed = object.get("type").is_some_and(Value::is_string);
+            if typed || object.contains_key("x-kubernetes-int-or-string") {
+                tidy_schema(object);
+            }
+            object.values_mut().for_each(tidy);
+        }
+        Value::Number(number) => {
+            // Kubernetes' own type of a schema holds bounds as floating-point numbers.
+            let whole = number.as_f64().filter(|float| float.fract() == 0.0);
+            if let Some(whole) = whole.and_then(|float| format!("{float}").parse::<i64>().ok()) {
+                *value = json!(whole);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn tidy_schema(schema: &mut Map<String, Value>) {
+    if schema.contains_key("x-kubernetes-int-or-string") {
+        // kube's rewriter takes the types away, and without them it is not structural.
+        let either = json!([{"type": "integer"}, {"type": "string"}]);
+        schema.insert("anyOf".into(), either);
+    }
+    schema.remove("nullable");
+    schema.remove("title");
+    if let Some(Value::String(text)) = schema.get_mut("description") {
+        *text = text
+            .replace("\n\n", "\u{0}")
+            .replace('\n', " ")
+            .replace('\u{0}', "\n\n");
+    }
+    if schema.contains_key("properties")
+        && let Some(default) = schema.get_mut("default")
+    {
+        *default = json!({});
+    }
 }
