@@ -2,3 +2,4 @@
 //! at a time; needs the cluster's programs (Helm among them).
 
 mod charts;
+mod docs;
