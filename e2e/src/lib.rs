@@ -1,8 +1,8 @@
 //! The embedded cluster, fixtures, and the end-to-end tests of Firn.
 
 pub mod charts;
-pub mod debian;
 pub mod cluster;
+pub mod debian;
 pub mod fixture;
 pub mod suite;
 pub mod wait;

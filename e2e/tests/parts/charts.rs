@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result, bail};
 use clap::{CommandFactory as _, Parser as _};
 use expect_test::expect_file;
-use firn_e2e::charts::{Helm, repository};
+use firn_e2e::charts::{Helm, INSTALL_VALUES, repository};
 use firn_operator::settings::Args;
 use serde::Deserialize as _;
 use serde_yaml_ng::Value;
@@ -70,6 +70,48 @@ fn every_set_of_values_renders_as_its_golden_file_says() -> Result<()> {
     for set in SETS {
         let golden = repository().join(format!("e2e/tests/parts/charts/{set}.yaml"));
         expect_file![golden].assert_eq(&render(set)?);
+    }
+    Ok(())
+}
+
+#[test]
+fn the_plain_manifest_is_the_chart_with_its_defaults() -> Result<()> {
+    let manifest = Helm::find()?.install_manifest()?;
+    expect_file![repository().join("manifests/install.yaml")].assert_eq(&manifest);
+    Ok(())
+}
+
+#[test]
+fn the_plain_manifest_holds_both_kinds_and_kustomize_knows_its_images() -> Result<()> {
+    let manifest = Helm::find()?.install_manifest()?;
+    let crds = of_kind(&objects(&manifest)?, "CustomResourceDefinition");
+    let mut names: Vec<_> = crds
+        .iter()
+        .map(|crd| text(crd, &["metadata", "name"]))
+        .collect();
+    names.sort_unstable();
+    assert_eq!(names, ["niximagebuilds.firn.dev", "niximages.firn.dev"]);
+
+    let kustomization = repository().join("manifests/kustomization.yaml");
+    let kustomization = std::fs::read_to_string(kustomization)?;
+    for image in INSTALL_VALUES {
+        let (_, reference) = image.split_once('=').context("not key=value")?;
+        assert!(kustomization.contains(reference), "{reference}");
+    }
+    Ok(())
+}
+
+#[test]
+fn custom_resource_definitions_are_kept_when_the_release_goes() -> Result<()> {
+    let crds = Helm::find()?.template("firn-crds", &[])?;
+    let crds = of_kind(&objects(&crds)?, "CustomResourceDefinition");
+    assert_eq!(crds.len(), 2);
+    for crd in crds {
+        let policy = text(
+            &crd,
+            &["metadata", "annotations", "helm.sh/resource-policy"],
+        );
+        assert_eq!(policy, "keep", "{}", text(&crd, &["metadata", "name"]));
     }
     Ok(())
 }
