@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use firn_crd::exit::Reason;
+use firn_crd::image::NixImage;
 use firn_e2e::charts::repository;
 use serde_json::{Value, json};
 use strum::IntoEnumIterator as _;
@@ -136,6 +137,52 @@ fn every_make_command_in_the_documentation_exists() -> Result<()> {
                 );
             }
         }
+    }
+    Ok(())
+}
+
+/// YAML documents in fenced blocks of a page that are whole `NixImage`s.
+fn images_of_page(page: &str) -> Vec<&str> {
+    let blocks = page.split("```yaml\n").skip(1);
+    blocks
+        .filter_map(|rest| rest.split_once("\n```").map(|(block, _)| block))
+        .filter(|block| block.contains("kind: NixImage\n"))
+        .collect()
+}
+
+/// Whether everything in `part` is in `whole` too.
+fn holds(whole: &Value, part: &Value) -> bool {
+    match (whole, part) {
+        (Value::Object(whole), Value::Object(part)) => part
+            .iter()
+            .all(|(key, value)| whole.get(key).is_some_and(|own| holds(own, value))),
+        (Value::Array(whole), Value::Array(part)) => {
+            whole.len() == part.len() && whole.iter().zip(part).all(|(a, b)| holds(a, b))
+        }
+        (whole, part) => whole == part,
+    }
+}
+
+#[test]
+fn every_example_says_only_what_the_api_knows() -> Result<()> {
+    let mut examples = Vec::new();
+    for file in std::fs::read_dir(repository().join("docs/examples"))? {
+        let path = file?.path();
+        let text = std::fs::read_to_string(&path)?;
+        examples.push((path.display().to_string(), text));
+    }
+    for page in pages()? {
+        let text = std::fs::read_to_string(&page)?;
+        let images = images_of_page(&text).into_iter();
+        examples.extend(images.map(|image| (page.display().to_string(), image.to_owned())));
+    }
+    assert!(examples.len() >= 5, "{} examples", examples.len());
+    for (place, text) in examples {
+        let written: Value = serde_yaml_ng::from_str(&text).with_context(|| place.clone())?;
+        let read: NixImage =
+            serde_json::from_value(written.clone()).with_context(|| place.clone())?;
+        let known = serde_json::to_value(read)?;
+        assert!(holds(&known, &written), "{place}: {known:#}");
     }
     Ok(())
 }
