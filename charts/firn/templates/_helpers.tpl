@@ -3,7 +3,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" }}
 {{- end }}
 
-{{/* The release's name in front of everything: firn for a release called firn. */}}
+{{/* What the operator's objects are called: firn for a release called firn. */}}
 {{- define "firn.fullname" -}}
 {{- if .Values.fullnameOverride }}
 {{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" }}
@@ -14,14 +14,9 @@
 {{- end }}
 {{- end }}
 
-{{/* What the operator's objects are called: firn-operator. */}}
-{{- define "firn.operator" -}}
-{{ include "firn.fullname" . }}-operator
-{{- end }}
-
 {{- define "firn.serviceAccount" -}}
 {{- if .Values.serviceAccount.create }}
-{{- default (include "firn.operator" .) .Values.serviceAccount.name }}
+{{- default (include "firn.fullname" .) .Values.serviceAccount.name }}
 {{- else }}
 {{- required "serviceAccount.name is empty: with serviceAccount.create=false, name the account that the operator runs under" .Values.serviceAccount.name }}
 {{- end }}
