@@ -160,6 +160,8 @@ pub enum Reason {
     IsolationNotAllowed,
     /// The operator does not allow this registry.
     RegistryNotAllowed,
+    /// The operator does not allow this substituter or key.
+    TrustNotAllowed,
     /// A tag template gives no valid tag.
     TagTemplateInvalid,
     /// Another `NixImage` owns the same tag of the same repository.
@@ -225,6 +227,7 @@ impl Reason {
             | Self::StorePathInvalid
             | Self::IsolationNotAllowed
             | Self::RegistryNotAllowed
+            | Self::TrustNotAllowed
             | Self::TagTemplateInvalid
             | Self::OutputConflict
             | Self::NotSupported

@@ -23,6 +23,13 @@ pub const ANNOTATION_BUILD: &str = "build.firn.dev/requestedAt";
 /// volume makes the file at [`crate::pod::CLUSTER_CA`] of it.
 pub const ANNOTATION_CLUSTER_CA: &str = "firn.dev/cluster-ca";
 
+/// Annotation of builds: hash of the spec's fields that change the image.
+pub const ANNOTATION_BUILD_HASH: &str = "firn.dev/build-hash";
+/// Annotation of builds: hash of the spec's fields that change tags only.
+pub const ANNOTATION_TAGS_HASH: &str = "firn.dev/tags-hash";
+/// Annotation of builds: which try of the same work this is, from 1.
+pub const ANNOTATION_ATTEMPT: &str = "firn.dev/attempt";
+
 /// Field manager of the controller that owns `NixImage` status.
 pub const MANAGER_IMAGE: &str = "firn/image";
 /// Field manager of the controller that owns `NixImageBuild` status and Jobs.

@@ -56,6 +56,14 @@ pub struct Published {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub lock_hash: Option<String>,
+    /// sha256 over the object ids of `trigger.paths` in that revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub paths_hash: Option<String>,
+    /// The NixImageBuild that pushed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub build: Option<String>,
     /// Hash of the fields of the spec that change the image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]

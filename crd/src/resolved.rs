@@ -31,6 +31,10 @@ pub struct ResolvedSource {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub lock_hash: Option<String>,
+    /// sha256 over the object ids of `trigger.paths`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub paths_hash: Option<String>,
     /// The commit's own time. It may lie in the future.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit_time: Option<Time>,
