@@ -4,5 +4,6 @@ pub mod charts;
 pub mod cluster;
 pub mod debian;
 pub mod fixture;
+pub mod image;
 pub mod suite;
 pub mod wait;

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 pub use closure::{Closure, Found};
 pub use error::Error;
 pub use lock::Lock;
+pub use unpack::Owners;
 
 /// The committed pins of everything Firn's images take from Debian.
 pub const LOCK: &str = include_str!("../../debian/forky-amd64.lock");
@@ -40,6 +41,8 @@ pub const ROOTS: [&str; 6] = [
 pub struct Tree {
     /// Root of the unpacked files.
     pub root: PathBuf,
+    /// Which package each file is from.
+    pub owners: Owners,
     /// The pins it was made from: the committed ones, or those that had to replace them.
     pub lock: Lock,
 }
@@ -51,9 +54,10 @@ pub fn tree(lock: &Lock, cache: &Path) -> Result<Tree, Error> {
     let cache = cache.join("debian");
     let _guard = fetch::lock_directory(&cache)?;
     let fetched = fetch::fetch(lock, &cache)?;
-    let root = unpack::unpack(&fetched.lock, &fetched.debs, &cache)?;
+    let (root, owners) = unpack::unpack(&fetched.lock, &fetched.debs, &cache)?;
     Ok(Tree {
         root,
+        owners,
         lock: fetched.lock,
     })
 }

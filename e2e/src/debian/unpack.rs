@@ -1,5 +1,7 @@
 //! .deb files become one tree, as dpkg would lay it out, without dpkg's database and scripts.
 
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,31 +10,63 @@ use super::apt::succeed;
 use super::error::file;
 use super::{Error, Lock};
 
-/// Unpacks `debs` into `<cache>/tree-<id>`; a tree that is there is whole.
-pub(super) fn unpack(lock: &Lock, debs: &[PathBuf], cache: &Path) -> Result<PathBuf, Error> {
-    let tree = cache.join(format!("tree-{}", lock.id()));
-    if tree.exists() {
-        return Ok(tree);
+/// Which package a file of the tree came from, by path (`usr/bin/git`). Names that are not ASCII
+/// are escaped: tar lists them so.
+pub type Owners = BTreeMap<String, String>;
+
+/// Unpacks `debs` into `<cache>/tree-<id>`; what is there already is whole. `debs` are in the
+/// order of the packages.
+pub(super) fn unpack(
+    lock: &Lock,
+    debs: &[PathBuf],
+    cache: &Path,
+) -> Result<(PathBuf, Owners), Error> {
+    let unpacked = cache.join(format!("tree-{}", lock.id()));
+    let (root, owners) = (unpacked.join("root"), unpacked.join("owners"));
+    if !unpacked.exists() {
+        let folder = tempfile::tempdir_in(cache).map_err(file("make a folder in", cache))?;
+        extract_all(lock, debs, folder.path())?;
+        fs::rename(folder.path(), &unpacked).map_err(file("name the tree", &unpacked))?;
+        // Its folder moved away: there is nothing to remove.
+        drop(folder.keep());
     }
-    let folder = tempfile::tempdir_in(cache).map_err(file("make a folder in", cache))?;
-    // base-files brings the links of the merged /usr: it goes first.
-    let is_base = |deb: &&PathBuf| {
-        deb.file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with("base-files_"))
-    };
-    let (base, rest): (Vec<_>, Vec<_>) = debs.iter().partition(is_base);
-    for deb in base.into_iter().chain(rest) {
-        extract(deb, folder.path())?;
-    }
-    fs::rename(folder.path(), &tree).map_err(file("name the tree", &tree))?;
-    // Its folder moved away: there is nothing to remove.
-    drop(folder.keep());
-    Ok(tree)
+    let text = fs::read_to_string(&owners).map_err(file("read", &owners))?;
+    let owners = text.lines().filter_map(|line| line.split_once(' '));
+    Ok((
+        root,
+        owners
+            .map(|(package, path)| (path.to_owned(), package.to_owned()))
+            .collect(),
+    ))
 }
 
-fn extract(deb: &Path, into: &Path) -> Result<(), Error> {
+fn extract_all(lock: &Lock, debs: &[PathBuf], folder: &Path) -> Result<(), Error> {
+    let root = folder.join("root");
+    let mut owners = String::new();
+    let packages = lock.packages.iter().zip(debs);
+    // base-files brings the links of the merged /usr: it goes first.
+    let (base, rest): (Vec<_>, Vec<_>) = packages.partition(|(p, _)| p.name == "base-files");
+    for (package, deb) in base.into_iter().chain(rest) {
+        for path in extract(deb, &root)?.lines() {
+            let path = path.trim_start_matches("./");
+            if !path.ends_with('/') && !path.is_empty() {
+                // Writing into a String cannot fail.
+                let _ = writeln!(owners, "{} {path}", package.name);
+            }
+        }
+    }
+    let path = folder.join("owners");
+    fs::write(&path, owners).map_err(file("write", &path))
+}
+
+/// Unpacks one package; the names of what was in it.
+fn extract(deb: &Path, into: &Path) -> Result<String, Error> {
     let what = format!("unpack {}", deb.display());
     let mut command = Command::new("dpkg-deb");
-    command.arg("-x").arg(deb).arg(into);
-    succeed(&mut command, "dpkg-deb", &what).map(drop)
+    command
+        .arg("--vextract")
+        .arg(deb)
+        .arg(into)
+        .env("LC_ALL", "C");
+    succeed(&mut command, "dpkg-deb", &what)
 }
