@@ -128,13 +128,16 @@ pub struct LimitArgs {
 #[derive(Debug, Clone, ClapArgs)]
 #[command(next_help_heading = "Network")]
 pub struct NetworkArgs {
-    /// PEM file of CA certificates that the operator trusts besides the system's
+    /// PEM file of CA certificates trusted besides the system's: by the operator and by build pods
     #[arg(long, env = "FIRN_CA_FILE")]
     pub ca_file: Option<PathBuf>,
-    /// `ConfigMap` with the same certificates as `ca.crt` for build pods; it must exist in the
-    /// namespaces of the images
-    #[arg(long, env = "FIRN_CA_CONFIG_MAP")]
-    pub ca_config_map: Option<String>,
+    /// PEM file of the CA certificates that the system trusts
+    #[arg(
+        long,
+        env = "SSL_CERT_FILE",
+        default_value = "/etc/ssl/certs/ca-certificates.crt"
+    )]
+    pub system_ca_file: PathBuf,
     /// Proxy for http URLs: of the operator and of build pods
     #[arg(long, env = "HTTP_PROXY", hide_env_values = true)]
     pub http_proxy: Option<String>,
@@ -275,10 +278,10 @@ pub struct Limits {
 /// How clients reach the world.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Network {
-    /// PEM bundle that the operator trusts besides the system's.
+    /// PEM bundle trusted besides the system's, by the operator and by build pods.
     pub ca_pem: Option<Vec<u8>>,
-    /// `ConfigMap` with the same bundle for build pods.
-    pub ca_config_map: Option<String>,
+    /// PEM bundle of the system, for programs that trust one file only.
+    pub system_ca_file: PathBuf,
     /// Proxies.
     pub proxies: Proxies,
 }
@@ -287,7 +290,7 @@ impl std::fmt::Debug for Network {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Network")
             .field("ca_pem", &self.ca_pem.as_ref().map(Vec::len))
-            .field("ca_config_map", &self.ca_config_map)
+            .field("system_ca_file", &self.system_ca_file)
             .field("proxies", &self.proxies)
             .finish()
     }

@@ -156,7 +156,7 @@ fn resolve_allowed(args: AllowedArgs) -> Result<Allowed, SettingsError> {
 fn resolve_network(args: NetworkArgs) -> Result<Network, SettingsError> {
     let NetworkArgs {
         ca_file,
-        ca_config_map,
+        system_ca_file,
         http_proxy,
         https_proxy,
         no_proxy,
@@ -164,7 +164,7 @@ fn resolve_network(args: NetworkArgs) -> Result<Network, SettingsError> {
     let ca_file = ca_file.filter(|path| !path.as_os_str().is_empty());
     Ok(Network {
         ca_pem: ca_file.as_deref().map(read_ca).transpose()?,
-        ca_config_map: ca_config_map.and_then(some_text),
+        system_ca_file,
         proxies: Proxies {
             http: http_proxy.and_then(some_text),
             https: https_proxy.and_then(some_text),

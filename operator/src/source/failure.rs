@@ -88,3 +88,8 @@ impl SourceFailure {
         self.reason().class()
     }
 }
+
+/// The beginning of `text`, at most `max` bytes of it.
+pub(crate) fn cut(text: &str, max: usize) -> &str {
+    firn_crd::report::first_bytes(text, max)
+}

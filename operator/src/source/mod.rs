@@ -12,12 +12,27 @@
 //! Not in it: whether a new revision means a build (`image::plan`).
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
 use jiff::Timestamp;
+use prometheus_client::registry::Registry;
 
+use crate::settings::Network;
+
+mod classify;
+mod credentials;
 pub mod failure;
+mod gate;
+mod git_program;
+mod http;
+mod ls_refs;
+mod metrics;
+mod pkt_line;
+mod poller;
+mod remote;
+mod schedule;
 
 pub use failure::{Kind, SourceFailure};
 
@@ -137,29 +152,69 @@ pub struct Observed {
     pub next_poll: Timestamp,
 }
 
-/// All sources of all images.
+/// All sources of all images. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Sources {}
+pub struct Sources {
+    poller: Arc<poller::Poller>,
+}
+
+/// Why sources cannot be polled at all.
+#[derive(Debug, thiserror::Error)]
+pub enum SourcesError {
+    /// A proxy's URL or the CA bundle is unusable.
+    #[error(
+        "failed to prepare HTTP clients for git servers: check the proxy settings and the CA file"
+    )]
+    BuildClient(#[source] reqwest::Error),
+}
 
 impl Sources {
+    /// Reads Secrets and `ConfigMaps` with `client` and reaches git servers as `network` says.
+    pub fn new(client: kube::Client, network: &Network) -> Result<Self, SourcesError> {
+        Self::with_schemes(client, network, false)
+    }
+
+    /// For tests against servers on this machine.
+    #[doc(hidden)]
+    pub fn new_with_plain_http(
+        client: kube::Client,
+        network: &Network,
+    ) -> Result<Self, SourcesError> {
+        Self::with_schemes(client, network, true)
+    }
+
+    fn with_schemes(
+        client: kube::Client,
+        network: &Network,
+        plain_http: bool,
+    ) -> Result<Self, SourcesError> {
+        let http =
+            http::Http::new(network.clone(), plain_http).map_err(SourcesError::BuildClient)?;
+        let program = git_program::GitProgram::new(network, plain_http);
+        let servers = remote::Servers::new(client, http, program, plain_http);
+        Ok(Self {
+            poller: poller::Poller::new(Arc::new(servers)),
+        })
+    }
+
+    /// Registers the metrics of polls.
+    pub fn register(&self, registry: &mut Registry) {
+        metrics::register(&self.poller, registry);
+    }
+
     /// What is known about the image's source. Never waits. The first call, and each call with
-    /// another source, starts polling it.
+    /// another source, starts polling it; must be called within a tokio runtime.
     pub fn observe(&self, image: &ImageKey, query: &Query, now: Timestamp) -> Observed {
-        let _ = (image, query);
-        Observed {
-            observation: Observation::Pending,
-            answered: None,
-            next_poll: now,
-        }
+        self.poller.observe(image, query, now)
     }
 
     /// Stops polling for an image: it is deleted or suspended.
     pub fn forget(&self, image: &ImageKey) {
-        let _ = image;
+        self.poller.forget(image);
     }
 
     /// Images whose observation changed, for `Controller::reconcile_on`. One consumer.
     pub fn changes(&self) -> impl Stream<Item = ImageKey> + Send + 'static {
-        futures::stream::pending()
+        self.poller.changes()
     }
 }
