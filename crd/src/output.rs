@@ -31,7 +31,7 @@ pub struct Output {
     pub repository: String,
     /// Tags to point to the image, moved last. They may hold `${rev}`, `${shortRev}`, `${lockHash}`,
     /// `${branch}`, `${tag}`, `${buildNumber}` and `${commitDate}`.
-    #[serde(default = "latest", skip_serializing_if = "Vec::is_empty")]
+    #[serde(default = "latest")]
     #[schemars(
         length(max = 16),
         inner(length(min = 1, max = 128)),

@@ -169,7 +169,7 @@ pub fn crds() -> Vec<Value> {
 ///   `field: null` and no field are the same thing, as for built-in kinds.
 /// * An object with defaults inside has `default: {}`, not a copy of them, and every default stands
 ///   in one place.
-/// * Status is born with a generation that was never there: kstatus then says InProgress before the
+/// * Status is born with a generation that was never there: kstatus then says `InProgress` before the
 ///   operator has seen the object.
 /// * Titles go, and lines of comments are joined: what is left is the text for `kubectl explain`.
 /// * Whole numbers are written as such.

@@ -1,6 +1,11 @@
 //! Rules that every field keeps, now and later: the API server's CEL budget and etcd need bounds,
 //! and users need a text.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests, where a panic is the report"
+)]
+
 use firn_crd::schema::crds;
 use serde_json::{Map, Value};
 

@@ -1,6 +1,11 @@
 //! The generated files are what the Rust types say. `UPDATE_EXPECT=1 cargo test -p firn-crd`
 //! rewrites them; nobody edits them.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests, where a panic is the report"
+)]
+
 use expect_test::{ExpectFile, expect_file};
 use serde_json::{Value as Json, json};
 use serde_yaml_ng::{Mapping, Value as Yaml};
