@@ -202,8 +202,8 @@ fn every_variable_the_chart_sets_is_a_setting_and_every_setting_can_be_set() -> 
             || namespaced.contains_key(variable)
             // The port is fixed: Service and probes name it.
             || variable == "FIRN_LISTEN"
-            // Build pods get the bundle itself: docs/decisions/0001-cluster-ca.md.
-            || variable == "FIRN_CA_CONFIG_MAP";
+            // Set by the image, which has the file.
+            || variable == "SSL_CERT_FILE";
         assert!(can, "the chart cannot set {variable}");
     }
     Ok(())
