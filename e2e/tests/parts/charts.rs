@@ -228,6 +228,15 @@ fn the_operator_understands_what_the_chart_sets() -> Result<()> {
 }
 
 #[test]
+fn a_ca_bundle_is_as_long_as_a_build_pod_can_carry() -> Result<()> {
+    let schema = repository().join("charts/firn/values.schema.json");
+    let schema: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(schema)?)?;
+    let longest = schema.pointer("/properties/caBundle/properties/pem/maxLength");
+    assert_eq!(longest, Some(&firn_crd::pod::CLUSTER_CA_MAX.into()));
+    Ok(())
+}
+
+#[test]
 fn the_operator_reads_secrets_only_where_it_was_let_in_and_only_by_name() -> Result<()> {
     for set in SETS {
         let objects = objects(&render(set)?)?;

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use firn_crd::pod::CLUSTER_CA_MAX;
+
 use super::{
     Allowed, AllowedArgs, Args, Limits, Network, NetworkArgs, Permitted, PodArgs, Pods, Proxies,
     Resources, Settings, Watch,
@@ -25,6 +27,17 @@ pub enum SettingsError {
     EmptyCaFile {
         /// The file.
         path: PathBuf,
+    },
+    /// The CA file is longer than a build pod can carry.
+    #[error(
+        "--ca-file {path:?} has {bytes} bytes, more than {CLUSTER_CA_MAX}: leave out the \
+         certificates that the system trusts anyway"
+    )]
+    LargeCaFile {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        bytes: usize,
     },
     /// A required value is empty.
     #[error("{flag} is empty: {remedy}")]
@@ -184,6 +197,12 @@ fn read_ca(path: &Path) -> Result<Vec<u8>, SettingsError> {
             path: path.to_owned(),
         });
     }
+    if pem.len() > CLUSTER_CA_MAX {
+        return Err(SettingsError::LargeCaFile {
+            path: path.to_owned(),
+            bytes: pem.len(),
+        });
+    }
     Ok(pem)
 }
 
@@ -224,4 +243,34 @@ fn present(values: Vec<String>) -> Vec<String> {
 fn some_text(value: impl AsRef<str>) -> Option<String> {
     let trimmed = value.as_ref().trim();
     (!trimmed.is_empty()).then(|| trimmed.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A certificate as PEM: what is in it does not matter here.
+    const CERTIFICATE: &str =
+        "-----BEGIN CERTIFICATE-----\nbm90IGEgY2VydGlmaWNhdGU=\n-----END CERTIFICATE-----\n";
+
+    #[test]
+    fn a_ca_file_holds_certificates_and_fits_a_build_pod() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ca.crt");
+        let read = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            read_ca(&path)
+        };
+        assert_eq!(read(CERTIFICATE).unwrap(), CERTIFICATE.as_bytes());
+        assert!(matches!(
+            read("nonsense"),
+            Err(SettingsError::EmptyCaFile { .. })
+        ));
+        let copies = CLUSTER_CA_MAX / CERTIFICATE.len();
+        assert!(read(&CERTIFICATE.repeat(copies)).is_ok());
+        assert!(matches!(
+            read(&CERTIFICATE.repeat(copies + 1)),
+            Err(SettingsError::LargeCaFile { .. })
+        ));
+    }
 }
