@@ -1,11 +1,32 @@
 //! The program of a build pod: `check`, `fetch`, `build`, `push` and `publish`, around a pure
 //! planning core. It knows Nix, git and registries, and nothing of Kubernetes.
 
+pub mod build;
+pub mod ca;
 pub mod closure;
+pub mod confine;
+pub mod entry_point;
+pub mod failure;
+pub mod fetch;
+pub mod git;
+pub mod handoff;
+pub mod image;
+pub mod image_kind;
 pub mod layer;
 pub mod layering;
 pub mod nar;
 pub mod nar_hash;
+pub mod nix;
+pub mod paths;
+pub mod program;
+pub mod recipe;
+pub mod report;
+pub mod resources;
+pub mod run;
+pub mod settings;
+pub mod stages;
+pub mod stop;
 pub mod store_path;
+pub mod telemetry;
 #[cfg(test)]
 mod testing;
