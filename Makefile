@@ -1,21 +1,21 @@
 # The commands people type. No logic here: it is in e2e/.
 SHELL := bash
 export CARGO_TARGET_DIR := $(shell e2e/cargo-target)
-firn = cargo run --quiet --workspace --bin
+firn = cargo build --quiet --package firn-e2e --bins && $(CARGO_TARGET_DIR)/debug
 
 .PHONY: demo test images cluster-up cluster-down
 
 demo: ## the main job, on a real cluster of its own
-	@$(firn) firn-cluster -- demo
+	@$(firn)/firn-cluster demo
 
 test: ## everything that CI runs
-	@$(firn) firn-test
+	@$(firn)/firn-test
 
 images: ## Firn's own images as OCI layouts, pushed into the embedded cluster's registry
-	@$(firn) firn-cluster -- images
+	@$(firn)/firn-cluster images
 
 cluster-up: ## the embedded cluster with its git server and registries
-	@$(firn) firn-cluster -- up
+	@$(firn)/firn-cluster up
 
 cluster-down: ## leaves nothing of it behind
-	@$(firn) firn-cluster -- down
+	@$(firn)/firn-cluster down

@@ -1,0 +1,33 @@
+//! How a story of a user is told: a namespace of its own with the Secrets a team would have, a
+//! git repository, manifests to apply, and words for what is awaited.
+
+mod dump;
+mod image;
+mod world;
+
+pub use image::Wanted;
+pub use world::World;
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+/// How long a story waits for a build. Builds take ten seconds; the rest is for a busy machine.
+pub const BUILD: Duration = Duration::from_secs(240);
+/// How long a story waits for what needs no pod.
+pub const SOON: Duration = Duration::from_secs(90);
+
+/// Tells a story in a fresh namespace called after `name`. If it ends badly, prints what the
+/// namespace holds before it is taken away.
+pub async fn tell<F>(name: &str, story: F) -> Result<()>
+where
+    F: AsyncFnOnce(&World) -> Result<()>,
+{
+    let world = World::begin(name).await?;
+    let told = story(&world).await;
+    if told.is_err() {
+        dump::print(&world).await;
+    }
+    let ended = world.end().await;
+    told.and(ended)
+}

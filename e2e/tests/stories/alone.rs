@@ -1,0 +1,3 @@
+//! Stories that want the cluster for themselves: they stop the operator that the others rely on.
+
+mod operator_killed;

@@ -1,0 +1,9 @@
+//! Stories of users on a real cluster, one promise each. `make test` runs them inside the embedded
+//! cluster's network; those in `alone` want the cluster for themselves.
+
+mod alone;
+mod failures;
+mod first_image;
+mod kubernetes;
+mod secrets;
+mod triggers;
