@@ -6,7 +6,7 @@ mod image;
 mod world;
 
 pub use image::Wanted;
-pub use world::World;
+pub use world::{Source, World, brief, condition, names};
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub async fn tell<F>(name: &str, story: F) -> Result<()>
 where
     F: AsyncFnOnce(&World) -> Result<()>,
 {
-    let world = World::begin(name).await?;
+    let world = World::begin(format!("story-{name}")).await?;
     let told = story(&world).await;
     if told.is_err() {
         dump::print(&world).await;

@@ -42,11 +42,12 @@ impl Debug for World {
 }
 
 impl World {
-    /// A fresh namespace with what a team has: push credentials, a git login, the CA.
-    pub async fn begin(name: &str) -> Result<Self> {
+    /// The fresh namespace called `namespace` with what a team has: push credentials, a git login,
+    /// the CA.
+    pub async fn begin(namespace: String) -> Result<Self> {
         let endpoints = Endpoints::of_environment()?;
         let client = Client::try_default().await.context("no cluster: is KUBECONFIG set?")?;
-        let world = Self { client, endpoints, namespace: format!("story-{name}") };
+        let world = Self { client, endpoints, namespace };
         world.end().await?;
         world.create_namespace().await?;
         world.create_secrets().await?;
