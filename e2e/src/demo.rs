@@ -19,11 +19,15 @@ pub const NAMESPACE: &str = "demo";
 /// Whatever goes wrong, with what was seen last.
 pub async fn run() -> Result<()> {
     let world = World::begin(NAMESPACE.to_owned()).await?;
-    let ca = world.endpoints.ca_file.clone();
+    let ca = world.ca_file.clone();
 
     step("A team pushes a flake to its git server");
     let mut source = world.publish_flake("public").await?;
-    say(&format!("{}, branch main, commit {}", source.url, short(&source.commit)));
+    say(&format!(
+        "{}, branch main, commit {}",
+        source.url,
+        short(&source.commit)
+    ));
 
     step("and applies a NixImage");
     let wanted = Wanted::new(&world, "hello", &source.url).with("/spec/flake/attribute", "wide");
@@ -33,20 +37,36 @@ pub async fn run() -> Result<()> {
     show_published(&first);
 
     step("Any node can run it");
-    let image = first["status"]["latestImage"].as_str().context("status has no latestImage")?;
-    say(&format!("$ kubectl -n {NAMESPACE} run hello --image={image}"));
+    let image = first["status"]["latestImage"]
+        .as_str()
+        .context("status has no latestImage")?;
+    say(&format!(
+        "$ kubectl -n {NAMESPACE} run hello --image={image}"
+    ));
     say(&world.run("hello", image).await?);
 
     step("A bot commits a new flake.lock");
-    source.greeting.say(&ca, "hello from a newer greeting").await?;
+    source
+        .greeting
+        .say(&ca, "hello from a newer greeting")
+        .await?;
     let commit = source.flake.lock(&ca, &source.greeting).await?;
-    say(&format!("commit {}; Firn looks every 30 s, nobody tells it", short(&commit)));
-    let build = first["status"]["latestBuildRef"]["name"].as_str().unwrap_or_default();
+    say(&format!(
+        "commit {}; Firn looks every 30 s, nobody tells it",
+        short(&commit)
+    ));
+    let build = first["status"]["latestBuildRef"]["name"]
+        .as_str()
+        .unwrap_or_default();
     let second = until_ready(&world, "hello", Some(build)).await?;
     show_published(&second);
     show_delta(&second)?;
-    let image = second["status"]["latestImage"].as_str().context("status has no latestImage")?;
-    say(&format!("$ kubectl -n {NAMESPACE} run hello-again --image={image}"));
+    let image = second["status"]["latestImage"]
+        .as_str()
+        .context("status has no latestImage")?;
+    say(&format!(
+        "$ kubectl -n {NAMESPACE} run hello-again --image={image}"
+    ));
     say(&world.run("hello-again", image).await?);
     Ok(())
 }
@@ -61,11 +81,18 @@ async fn until_ready(world: &World, name: &str, than: Option<&str>) -> Result<Va
         let build = image["status"]["latestBuildRef"]["name"].as_str();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let line = format!("{}: {}", text(&ready["reason"]), text(&ready["message"]));
-        if (than.is_none() || build != than) && ready.is_object() && shown.borrow_mut().insert(line.clone()) {
+        if (than.is_none() || build != than)
+            && ready.is_object()
+            && shown.borrow_mut().insert(line.clone())
+        {
             say(&format!("{:5.1} s  {line}", start.elapsed().as_secs_f64()));
         }
         let done = ready["status"] == "True" && build.is_some() && build != than;
-        Ok(if done { Seen::Done(image) } else { Seen::NotYet(line) })
+        Ok(if done {
+            Seen::Done(image)
+        } else {
+            Seen::NotYet(line)
+        })
     })
     .await?;
     ensure!(condition(&image, "Ready")["status"] == "True");
@@ -74,15 +101,30 @@ async fn until_ready(world: &World, name: &str, than: Option<&str>) -> Result<Va
 
 fn show_published(image: &Value) {
     let published = &image["status"]["published"];
-    let tags: Vec<&str> = published["tags"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    say(&format!("image   {}", image["status"]["latestImage"].as_str().unwrap_or_default()));
+    let tags: Vec<&str> = published["tags"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    say(&format!(
+        "image   {}",
+        image["status"]["latestImage"].as_str().unwrap_or_default()
+    ));
     say(&format!("tags    {}", tags.join(", ")));
-    say(&format!("layers  {}, {} bytes compressed", published["layersTotal"], published["sizeBytes"]));
+    say(&format!(
+        "layers  {}, {} bytes compressed",
+        published["layersTotal"], published["sizeBytes"]
+    ));
 }
 
 fn show_delta(image: &Value) -> Result<()> {
     let published = &image["status"]["published"];
-    let number = |field: &str| published[field].as_i64().with_context(|| format!("status has no {field}"));
+    let number = |field: &str| {
+        published[field]
+            .as_i64()
+            .with_context(|| format!("status has no {field}"))
+    };
     let (total, pushed) = (number("layersTotal")?, number("layersPushed")?);
     let (reused, mounted) = (number("layersReused")?, number("layersMounted")?);
     let (bytes, size) = (number("bytesPushed")?, number("sizeBytes")?);
@@ -90,7 +132,9 @@ fn show_delta(image: &Value) -> Result<()> {
         "Of {total} layers {pushed} had changed and were pushed; {} were in the registry already.",
         reused + mounted
     ));
-    say(&format!("{bytes} bytes travelled for an image of {size} bytes."));
+    say(&format!(
+        "{bytes} bytes travelled for an image of {size} bytes."
+    ));
     Ok(())
 }
 

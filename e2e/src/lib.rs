@@ -3,7 +3,10 @@
 pub mod charts;
 pub mod cluster;
 pub mod debian;
+pub mod demo;
 pub mod fixture;
 pub mod image;
+pub mod registry;
+pub mod story;
 pub mod suite;
 pub mod wait;

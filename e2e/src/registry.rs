@@ -10,7 +10,7 @@ use kube::api::{ListParams, LogParams};
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::Value;
 
-use crate::cluster::Endpoints;
+use crate::cluster::{Services, services};
 use crate::story::World;
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -19,7 +19,7 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 #[derive(Debug)]
 pub struct Registry {
     client: Client,
-    endpoints: Endpoints,
+    services: Services,
 }
 
 /// What the registry took, by its own log.
@@ -33,63 +33,97 @@ pub struct Taken {
 
 impl Registry {
     /// A client that trusts the registry's authority.
-    pub fn new(endpoints: &Endpoints) -> Result<Self> {
-        let ca = reqwest::Certificate::from_pem(&std::fs::read(&endpoints.ca_file)?)?;
+    pub fn new(world: &World) -> Result<Self> {
+        let ca = reqwest::Certificate::from_pem(world.services.ca_pem.as_bytes())?;
         let client = Client::builder().tls_certs_merge([ca]).build()?;
-        Ok(Self { client, endpoints: endpoints.clone() })
+        Ok(Self {
+            client,
+            services: world.services.clone(),
+        })
     }
 
     /// The digest a tag is at; `None`: there is no such tag.
     pub async fn digest(&self, repository: &str, tag: &str) -> Result<Option<String>> {
-        let response = self.request(Method::HEAD, repository, &format!("manifests/{tag}"))?.send().await?;
+        let response = self
+            .request(Method::HEAD, repository, &format!("manifests/{tag}"))?
+            .send()
+            .await?;
         if response.status() == StatusCode::NOT_FOUND {
             return Ok(None);
         }
         let response = response.error_for_status()?;
-        let digest = response.headers().get("docker-content-digest").context("no digest in the answer")?;
+        let digest = response
+            .headers()
+            .get("docker-content-digest")
+            .context("no digest in the answer")?;
         Ok(Some(digest.to_str()?.to_owned()))
     }
 
     /// The config of a tagged image.
     pub async fn config(&self, repository: &str, tag: &str) -> Result<Value> {
         let manifest = self.get(repository, &format!("manifests/{tag}")).await?;
-        let digest = manifest["config"]["digest"].as_str().context("the manifest has no config")?;
+        let digest = manifest["config"]["digest"]
+            .as_str()
+            .context("the manifest has no config")?;
         self.get(repository, &format!("blobs/{digest}")).await
     }
 
     /// The blobs that the registry's log says it took into `name`'s repository.
     pub async fn blobs_taken(&self, world: &World, name: &str) -> Result<Taken> {
-        let pods: Api<Pod> = Api::namespaced(world.client.clone(), &self.endpoints.namespace);
-        let list = pods.list(&ListParams::default().labels("app=registry")).await?;
-        let pod = list.items.first().and_then(|pod| pod.metadata.name.clone()).context("no registry")?;
+        let pods: Api<Pod> = Api::namespaced(world.client.clone(), services::NAMESPACE);
+        let list = pods
+            .list(&ListParams::default().labels("app=registry"))
+            .await?;
+        let pod = list
+            .items
+            .first()
+            .and_then(|pod| pod.metadata.name.clone())
+            .context("no registry")?;
         let log = pods.logs(&pod, &LogParams::default()).await?;
         let digests = finished_uploads(&log, &format!("{}/{name}", world.namespace));
         let mut taken = Taken { count: 0, bytes: 0 };
         for digest in digests {
             let path = format!("blobs/{digest}");
-            let answer = self.request(Method::HEAD, &world.repository(name), &path)?.send().await?;
-            let length = answer.error_for_status()?.headers().get("content-length").cloned();
+            let answer = self
+                .request(Method::HEAD, &world.repository(name), &path)?
+                .send()
+                .await?;
+            let length = answer
+                .error_for_status()?
+                .headers()
+                .get("content-length")
+                .cloned();
             taken.count += 1;
-            taken.bytes += length.context("a blob without a length")?.to_str()?.parse::<i64>()?;
+            taken.bytes += length
+                .context("a blob without a length")?
+                .to_str()?
+                .parse::<i64>()?;
         }
         Ok(taken)
     }
 
     async fn get(&self, repository: &str, path: &str) -> Result<Value> {
-        let answer = self.request(Method::GET, repository, path)?.send().await?.error_for_status()?;
+        let answer = self
+            .request(Method::GET, repository, path)?
+            .send()
+            .await?
+            .error_for_status()?;
         Ok(answer.json().await?)
     }
 
     fn request(&self, method: Method, repository: &str, path: &str) -> Result<RequestBuilder> {
         let name = repository
-            .strip_prefix(&format!("{}/", self.endpoints.registry))
-            .with_context(|| format!("{repository} is not in {}", self.endpoints.registry))?;
-        let url = format!("https://{}/v2/{name}/{path}", self.endpoints.registry);
+            .strip_prefix(&format!("{}/", self.services.registry))
+            .with_context(|| format!("{repository} is not in {}", self.services.registry))?;
+        let url = format!("https://{}/v2/{name}/{path}", self.services.registry);
         Ok(self
             .client
             .request(method, url)
             .header("accept", MANIFEST)
-            .basic_auth(&self.endpoints.registry_user, Some(&self.endpoints.registry_password)))
+            .basic_auth(
+                &self.services.registry_user,
+                Some(&self.services.registry_password),
+            ))
     }
 }
 
@@ -100,27 +134,37 @@ fn finished_uploads(log: &str, repository: &str) -> BTreeSet<String> {
     log.lines()
         .filter_map(|line| line.split_once(&begin))
         .filter(|(_, rest)| rest.contains("\" 201 "))
-        .filter_map(|(_, rest)| rest.split(['?', '&', ' ']).find_map(|part| part.strip_prefix("digest=")))
+        .filter_map(|(_, rest)| {
+            rest.split(['?', '&', ' '])
+                .find_map(|part| part.strip_prefix("digest="))
+        })
         .map(|digest| digest.replace("%3A", ":"))
         .collect()
 }
 
 /// Lets crane read the whole image and check every digest, size and diffID of it.
-pub async fn validate(endpoints: &Endpoints, image: &str) -> Result<()> {
+pub async fn validate(world: &World, image: &str) -> Result<()> {
     let home = tempfile::tempdir()?;
-    let login = serde_json::json!({ "auths": { &endpoints.registry: {
-        "username": endpoints.registry_user, "password": endpoints.registry_password,
-    }}});
-    std::fs::write(home.path().join("config.json"), login.to_string())?;
-    let output = tokio::process::Command::new(&endpoints.crane)
+    let Services {
+        registry_user,
+        registry_password,
+        ..
+    } = &world.services;
+    let login = world.docker_config(registry_user, registry_password);
+    std::fs::write(home.path().join("config.json"), login)?;
+    let output = tokio::process::Command::from(world.cluster.command("crane"))
         .args(["validate", "--remote", image])
         .env("DOCKER_CONFIG", home.path())
-        .env("SSL_CERT_FILE", &endpoints.ca_file)
+        .env("SSL_CERT_FILE", &world.ca_file)
         .kill_on_drop(true)
         .output()
         .await
         .context("failed to run crane")?;
-    ensure!(output.status.success(), "crane: {}", String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.success(),
+        "crane: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     Ok(())
 }
 
@@ -135,6 +179,9 @@ mod tests {
 10.0.0.1 - firn [24/Nov/2026] \"PUT /v2/a/web/blobs/uploads/1?_state=x&digest=sha256%3Aaa HTTP/1.1\" 201 0\n\
 10.0.0.1 - firn [24/Nov/2026] \"PUT /v2/a/web/blobs/uploads/2?digest=sha256:bb HTTP/1.1\" 400 0\n\
 10.0.0.1 - firn [24/Nov/2026] \"PUT /v2/b/web/blobs/uploads/3?digest=sha256:cc HTTP/1.1\" 201 0\n";
-        assert_eq!(finished_uploads(log, "a/web"), BTreeSet::from(["sha256:aa".to_owned()]));
+        assert_eq!(
+            finished_uploads(log, "a/web"),
+            BTreeSet::from(["sha256:aa".to_owned()])
+        );
     }
 }

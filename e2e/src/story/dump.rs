@@ -19,7 +19,11 @@ pub(super) async fn print(world: &World) {
     if let Ok(images) = world.images().list(&ListParams::default()).await {
         for image in images {
             let name = image.metadata.name.clone().unwrap_or_default();
-            show(&mut text, "NixImage", &serde_json::to_value(&image).unwrap_or_default());
+            show(
+                &mut text,
+                "NixImage",
+                &serde_json::to_value(&image).unwrap_or_default(),
+            );
             for build in world.builds(&name).await.unwrap_or_default() {
                 show(&mut text, "NixImageBuild", &build);
             }
@@ -29,7 +33,11 @@ pub(super) async fn print(world: &World) {
         for event in events {
             let object = event.involved_object.name.unwrap_or_default();
             let reason = event.reason.unwrap_or_default();
-            let _ = writeln!(text, "event {object}: {reason}: {}", event.message.unwrap_or_default());
+            let _ = writeln!(
+                text,
+                "event {object}: {reason}: {}",
+                event.message.unwrap_or_default()
+            );
         }
     }
     let pods = world.api::<Pod>();
@@ -58,9 +66,18 @@ fn show(text: &mut String, kind: &str, object: &Value) {
 async fn logs(text: &mut String, pods: &Api<Pod>, pod: &Pod) {
     let name = pod.metadata.name.clone().unwrap_or_default();
     let status = pod.status.clone().unwrap_or_default();
-    let _ = writeln!(text, "Pod {name}: {:?} {:?} {:?}", status.phase, status.reason, status.message);
+    let _ = writeln!(
+        text,
+        "Pod {name}: {:?} {:?} {:?}",
+        status.phase, status.reason, status.message
+    );
     let spec = pod.spec.clone().unwrap_or_default();
-    for container in spec.init_containers.unwrap_or_default().iter().chain(&spec.containers) {
+    for container in spec
+        .init_containers
+        .unwrap_or_default()
+        .iter()
+        .chain(&spec.containers)
+    {
         let parameters = LogParams {
             container: Some(container.name.clone()),
             tail_lines: Some(LOG_LINES),

@@ -3,9 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret, ServiceAccount};
 use k8s_openapi::api::rbac::v1::RoleBinding;
@@ -13,12 +15,14 @@ use kube::api::{
     ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, LogParams, Patch,
     PatchParams, PostParams, PropagationPolicy,
 };
-use kube::{Api, Client, ResourceExt as _};
+use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use super::{BUILD, SOON, Wanted};
-use crate::cluster::Endpoints;
+use crate::cluster::{Cluster, Layout, Services};
+use crate::debian;
 use crate::fixture::{Flake, Greeting};
 use crate::wait::{Seen, eventually};
 
@@ -29,15 +33,23 @@ const MANAGER: &str = "firn-e2e";
 pub struct World {
     /// Talks to the API server as the cluster's administrator.
     pub client: Client,
-    /// Git server, registries, and what is needed to use them.
-    pub endpoints: Endpoints,
+    /// Which cluster this is.
+    pub cluster: Cluster,
+    /// Git server and registries.
+    pub services: Services,
+    /// The authority behind their certificates, as a file.
+    pub ca_file: PathBuf,
     /// The story's own namespace. It enforces Pod Security `restricted`.
     pub namespace: String,
+    /// Keeps the files above as long as somebody needs them.
+    files: Arc<TempDir>,
 }
 
 impl Debug for World {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("World").field("namespace", &self.namespace).finish_non_exhaustive()
+        f.debug_struct("World")
+            .field("namespace", &self.namespace)
+            .finish_non_exhaustive()
     }
 }
 
@@ -45,9 +57,20 @@ impl World {
     /// The fresh namespace called `namespace` with what a team has: push credentials, a git login,
     /// the CA.
     pub async fn begin(namespace: String) -> Result<Self> {
-        let endpoints = Endpoints::of_environment()?;
-        let client = Client::try_default().await.context("no cluster: is KUBECONFIG set?")?;
-        let world = Self { client, endpoints, namespace };
+        let cluster = Cluster::from_env()?;
+        let client = Client::try_from(cluster.config().await?)?;
+        let services = cluster.services().clone();
+        let files = Arc::new(tempfile::tempdir()?);
+        let ca_file = files.path().join("ca.crt");
+        std::fs::write(&ca_file, &services.ca_pem)?;
+        let world = Self {
+            client,
+            cluster,
+            services,
+            ca_file,
+            namespace,
+            files,
+        };
         world.end().await?;
         world.create_namespace().await?;
         world.create_secrets().await?;
@@ -60,7 +83,9 @@ impl World {
         if namespaces.get_opt(&self.namespace).await?.is_none() {
             return Ok(());
         }
-        namespaces.delete(&self.namespace, &DeleteParams::default()).await?;
+        namespaces
+            .delete(&self.namespace, &DeleteParams::default())
+            .await?;
         eventually("the namespace is gone", BUILD, || async {
             Ok(match namespaces.get_opt(&self.namespace).await? {
                 None => Seen::Done(()),
@@ -75,32 +100,53 @@ impl World {
             "name": self.namespace,
             "labels": { "pod-security.kubernetes.io/enforce": "restricted", "firn-e2e": "story" },
         }}))?;
-        Api::<Namespace>::all(self.client.clone()).create(&PostParams::default(), &namespace).await?;
+        Api::<Namespace>::all(self.client.clone())
+            .create(&PostParams::default(), &namespace)
+            .await?;
         let accounts = self.api::<ServiceAccount>();
-        eventually("the namespace has its default ServiceAccount", SOON, || async {
-            Ok(match accounts.get_opt("default").await? {
-                Some(_) => Seen::Done(()),
-                None => Seen::NotYet("none".into()),
-            })
-        })
+        eventually(
+            "the namespace has its default ServiceAccount",
+            SOON,
+            || async {
+                Ok(match accounts.get_opt("default").await? {
+                    Some(_) => Seen::Done(()),
+                    None => Seen::NotYet("none".into()),
+                })
+            },
+        )
         .await
     }
 
     async fn create_secrets(&self) -> Result<()> {
-        let Endpoints { registry_user, registry_password, git_user, git_password, .. } = &self.endpoints;
+        let Services {
+            registry_user,
+            registry_password,
+            git_user,
+            git_password,
+            ..
+        } = &self.services;
         self.apply_secret(
             "registry",
             "kubernetes.io/dockerconfigjson",
-            &[(".dockerconfigjson", &self.docker_config(registry_user, registry_password))],
+            &[(
+                ".dockerconfigjson",
+                &self.docker_config(registry_user, registry_password),
+            )],
         )
         .await?;
-        self.apply_secret("git", "Opaque", &[("username", git_user), ("password", git_password)]).await?;
-        let ca = std::fs::read_to_string(&self.endpoints.ca_file)?;
+        self.apply_secret(
+            "git",
+            "Opaque",
+            &[("username", git_user), ("password", git_password)],
+        )
+        .await?;
         let map = json!({
             "apiVersion": "v1", "kind": "ConfigMap",
-            "metadata": { "name": "ca" }, "data": { "ca.crt": ca },
+            "metadata": { "name": "ca" }, "data": { "ca.crt": self.services.ca_pem },
         });
-        self.api::<ConfigMap>().patch("ca", &apply(), &Patch::Apply(map)).await?;
+        self.api::<ConfigMap>()
+            .patch("ca", &apply(), &Patch::Apply(map))
+            .await?;
         // The operator reads Secrets only where somebody lets it.
         let binding = json!({
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
@@ -108,76 +154,116 @@ impl World {
             "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "firn-secret-reader" },
             "subjects": [{ "kind": "ServiceAccount", "name": "firn", "namespace": "firn-system" }],
         });
-        self.api::<RoleBinding>().patch("firn-secret-reader", &apply(), &Patch::Apply(binding)).await?;
+        self.api::<RoleBinding>()
+            .patch("firn-secret-reader", &apply(), &Patch::Apply(binding))
+            .await?;
         Ok(())
     }
 
     /// A `config.json` with a login for the registry, in clear: what Docker writes is base64 of
     /// the same, which a search for the password would not find.
     pub fn docker_config(&self, user: &str, password: &str) -> String {
-        json!({ "auths": { &self.endpoints.registry: { "username": user, "password": password } } }).to_string()
+        json!({ "auths": { &self.services.registry: { "username": user, "password": password } } })
+            .to_string()
     }
 
     /// Makes or changes a Secret.
-    pub async fn apply_secret(&self, name: &str, kind: &str, entries: &[(&str, &str)]) -> Result<()> {
+    pub async fn apply_secret(
+        &self,
+        name: &str,
+        kind: &str,
+        entries: &[(&str, &str)],
+    ) -> Result<()> {
         let data: BTreeMap<_, _> = entries.iter().copied().collect();
         let secret = json!({
             "apiVersion": "v1", "kind": "Secret", "type": kind,
             "metadata": { "name": name }, "stringData": data,
         });
-        self.api::<Secret>().patch(name, &apply().force(), &Patch::Apply(secret)).await?;
+        self.api::<Secret>()
+            .patch(name, &apply().force(), &Patch::Apply(secret))
+            .await?;
         Ok(())
     }
 
     /// Takes a Secret away.
     pub async fn delete_secret(&self, name: &str) -> Result<()> {
-        self.api::<Secret>().delete(name, &DeleteParams::default()).await?;
+        self.api::<Secret>()
+            .delete(name, &DeleteParams::default())
+            .await?;
         Ok(())
     }
 
     /// The repository in the registry with TLS and password that this story uses for `name`.
     pub fn repository(&self, name: &str) -> String {
-        format!("{}/{}/{name}", self.endpoints.registry, self.namespace)
+        format!("{}/{}/{name}", self.services.registry, self.namespace)
     }
 
-    /// The address of a git repository; `area` is `public`, `private` or `nofilter`.
+    /// The address of a git repository of this story. `area`: `public`, `private` (asks for a
+    /// password) or `nofilter` (knows no partial clones).
     pub fn git_url(&self, area: &str, name: &str) -> String {
-        self.endpoints.git_url(area, &format!("{}-{name}", self.namespace))
+        format!(
+            "{}/{area}/{}-{name}.git",
+            self.services.git_url, self.namespace
+        )
+    }
+
+    /// The same address with the login that pushing to it needs.
+    fn git_push_url(&self, area: &str, name: &str) -> String {
+        let Services {
+            git_user,
+            git_password,
+            ..
+        } = &self.services;
+        self.git_url(area, name).replacen(
+            "https://",
+            &format!("https://{git_user}:{git_password}@"),
+            1,
+        )
     }
 
     /// Pushes the example flake and its input; gives both and the flake's commit.
     pub async fn publish_flake(&self, area: &str) -> Result<Source> {
-        let ca = &self.endpoints.ca_file;
-        let push_url = |name: &str| self.endpoints.git_push_url(area, &format!("{}-{name}", self.namespace));
         let greeting = Greeting::publish(
             &self.git_url("public", "greeting"),
-            &self.endpoints.git_push_url("public", &format!("{}-greeting", self.namespace)),
-            ca,
+            &self.git_push_url("public", "greeting"),
+            &self.ca_file,
             "hello from the snow",
         )
         .await?;
-        let (flake, commit) =
-            Flake::publish(&push_url("flake"), ca, &greeting, &self.endpoints.busybox).await?;
-        Ok(Source { url: self.git_url(area, "flake"), flake, greeting, commit })
+        let push_url = self.git_push_url(area, "flake");
+        let busybox = busybox().await?;
+        let (flake, commit) = Flake::publish(&push_url, &self.ca_file, &greeting, &busybox).await?;
+        Ok(Source {
+            url: self.git_url(area, "flake"),
+            flake,
+            greeting,
+            commit,
+        })
     }
 
     /// `kubectl apply` of a `NixImage`.
     pub async fn apply(&self, wanted: &Wanted) -> Result<()> {
         let patch = Patch::Apply(&wanted.0);
-        self.images().patch(wanted.name(), &apply().force(), &patch).await?;
+        self.images()
+            .patch(wanted.name(), &apply().force(), &patch)
+            .await?;
         Ok(())
     }
 
     /// `kubectl annotate --overwrite` of a `NixImage`.
     pub async fn annotate(&self, image: &str, key: &str, value: &str) -> Result<()> {
         let patch = json!({ "metadata": { "annotations": { key: value } } });
-        self.images().patch(image, &PatchParams::default(), &Patch::Merge(patch)).await?;
+        self.images()
+            .patch(image, &PatchParams::default(), &Patch::Merge(patch))
+            .await?;
         Ok(())
     }
 
     /// `kubectl delete` of a `NixImage`, in the background.
     pub async fn delete(&self, image: &str) -> Result<()> {
-        self.images().delete(image, &DeleteParams::default()).await?;
+        self.images()
+            .delete(image, &DeleteParams::default())
+            .await?;
         Ok(())
     }
 
@@ -188,8 +274,15 @@ impl World {
 
     /// The builds of a `NixImage`, by number.
     pub async fn builds(&self, image: &str) -> Result<Vec<Value>> {
-        let list = self.dynamic("NixImageBuild", "niximagebuilds").list(&labelled(image)).await?;
-        let mut builds = list.items.iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>()?;
+        let list = self
+            .dynamic("NixImageBuild", "niximagebuilds")
+            .list(&labelled(image))
+            .await?;
+        let mut builds = list
+            .items
+            .iter()
+            .map(serde_json::to_value)
+            .collect::<Result<Vec<_>, _>>()?;
         builds.sort_by_key(|build| build["spec"]["number"].as_i64());
         Ok(builds)
     }
@@ -215,19 +308,29 @@ impl World {
 
     /// Waits until the image is ready from another build than `than`, a build's name.
     pub async fn ready_again(&self, image: &str, than: &str) -> Result<Value> {
-        self.image_when(image, &format!("it is ready from a build after {than}"), BUILD, |image| {
-            let build = &image["status"]["latestBuildRef"]["name"];
-            build.is_string() && build != than && condition(image, "Ready")["status"] == "True"
-        })
+        self.image_when(
+            image,
+            &format!("it is ready from a build after {than}"),
+            BUILD,
+            |image| {
+                let build = &image["status"]["latestBuildRef"]["name"];
+                build.is_string() && build != than && condition(image, "Ready")["status"] == "True"
+            },
+        )
         .await
     }
 
     /// Waits until `Ready` is `False` for `reason`.
     pub async fn not_ready(&self, image: &str, reason: &str) -> Result<Value> {
-        self.image_when(image, &format!("it is not ready for {reason}"), BUILD, |image| {
-            let ready = condition(image, "Ready");
-            ready["status"] == "False" && ready["reason"] == reason
-        })
+        self.image_when(
+            image,
+            &format!("it is not ready for {reason}"),
+            BUILD,
+            |image| {
+                let ready = condition(image, "Ready");
+                ready["status"] == "False" && ready["reason"] == reason
+            },
+        )
         .await
     }
 
@@ -241,7 +344,11 @@ impl World {
     ) -> Result<Value> {
         eventually(&format!("NixImage {name}: {what}"), deadline, || async {
             let image = self.image(name).await?;
-            Ok(if holds(&image) { Seen::Done(image) } else { Seen::NotYet(brief(&image)) })
+            Ok(if holds(&image) {
+                Seen::Done(image)
+            } else {
+                Seen::NotYet(brief(&image))
+            })
         })
         .await
     }
@@ -275,7 +382,10 @@ impl World {
         })
         .await?;
         let printed = pods.logs(name, &LogParams::default()).await?;
-        ensure!(phase == "Succeeded", "Pod {name} of {image} ended as {phase}: {printed}");
+        ensure!(
+            phase == "Succeeded",
+            "Pod {name} of {image} ended as {phase}: {printed}"
+        );
         Ok(printed)
     }
 
@@ -302,6 +412,15 @@ impl World {
     }
 }
 
+/// The static busybox of Debian's package.
+async fn busybox() -> Result<PathBuf> {
+    let cache = Layout::from_env()?.cache;
+    let tree = tokio::task::spawn_blocking(move || -> Result<_> {
+        Ok(debian::tree(&debian::LOCK.parse()?, &cache)?)
+    });
+    Ok(tree.await??.root.join("usr/bin/busybox"))
+}
+
 /// A flake in a git repository.
 #[derive(Debug)]
 pub struct Source {
@@ -319,16 +438,28 @@ pub struct Source {
 pub fn condition<'a>(object: &'a Value, kind: &str) -> &'a Value {
     object["status"]["conditions"]
         .as_array()
-        .and_then(|conditions| conditions.iter().find(|condition| condition["type"] == kind))
+        .and_then(|conditions| {
+            conditions
+                .iter()
+                .find(|condition| condition["type"] == kind)
+        })
         .unwrap_or(&Value::Null)
 }
 
 /// Conditions in one line, for messages.
 pub fn brief(object: &Value) -> String {
-    let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let conditions = object["status"]["conditions"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
     let mut parts: Vec<String> = conditions
         .iter()
-        .map(|c| format!("{}={} {}: {}", c["type"], c["status"], c["reason"], c["message"]))
+        .map(|c| {
+            format!(
+                "{}={} {}: {}",
+                c["type"], c["status"], c["reason"], c["message"]
+            )
+        })
         .collect();
     parts.push(format!(
         "generation {} observed {}",
@@ -347,7 +478,10 @@ fn labelled(image: &str) -> ListParams {
 
 /// Deletes an object and what hangs on it, waiting for both.
 pub fn foreground() -> DeleteParams {
-    DeleteParams { propagation_policy: Some(PropagationPolicy::Foreground), ..DeleteParams::default() }
+    DeleteParams {
+        propagation_policy: Some(PropagationPolicy::Foreground),
+        ..DeleteParams::default()
+    }
 }
 
 /// Names of objects, for messages.

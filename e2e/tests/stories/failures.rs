@@ -11,11 +11,17 @@ async fn fails(world: &World, reason: &str, words: &[&str]) -> Result<Value> {
     let ready = condition(&image, "Ready");
     let message = ready["message"].as_str().unwrap_or_default();
     for word in words {
-        ensure!(message.contains(word), "the message does not say {word:?}: {message}");
+        ensure!(
+            message.contains(word),
+            "the message does not say {word:?}: {message}"
+        );
     }
     let stalled = condition(&image, "Stalled")["status"] == "True";
     let reconciling = condition(&image, "Reconciling")["status"] == "True";
-    ensure!(stalled != reconciling, "neither or both of Stalled and Reconciling: {image:#}");
+    ensure!(
+        stalled != reconciling,
+        "neither or both of Stalled and Reconciling: {image:#}"
+    );
     Ok(image)
 }
 
@@ -23,9 +29,12 @@ async fn fails(world: &World, reason: &str, words: &[&str]) -> Result<Value> {
 async fn a_flake_that_does_not_parse_is_mended_by_a_commit() -> Result<()> {
     tell("broken-flake", async |world| {
         let mut source = world.publish_flake("public").await?;
-        let ca = &world.endpoints.ca_file;
+        let ca = &world.ca_file;
         let good = std::fs::read_to_string(source.flake.repository.path().join("flake.nix"))?;
-        source.flake.change(ca, "flake.nix", "{ outputs = { self, }: { oops").await?;
+        source
+            .flake
+            .change(ca, "flake.nix", "{ outputs = { self, }: { oops")
+            .await?;
         let wanted = Wanted::new(world, "web", &source.url).with("/spec/trigger/mode", "Revision");
         world.apply(&wanted).await?;
         let image = fails(world, "EvaluationFailed", &["syntax error"]).await?;
@@ -43,7 +52,9 @@ async fn a_missing_attribute_is_mended_in_the_spec() -> Result<()> {
     tell("no-attribute", async |world| {
         let source = world.publish_flake("public").await?;
         let wanted = Wanted::new(world, "web", &source.url);
-        world.apply(&wanted.clone().with("/spec/flake/attribute", "webb")).await?;
+        world
+            .apply(&wanted.clone().with("/spec/flake/attribute", "webb"))
+            .await?;
         fails(world, "AttributeNotFound", &["webb"]).await?;
         world.apply(&wanted).await?;
         world.ready("web").await?;
@@ -57,12 +68,20 @@ async fn a_derivation_that_fails_shows_the_end_of_its_log() -> Result<()> {
     tell("build-fails", async |world| {
         let source = world.publish_flake("public").await?;
         let wanted = Wanted::new(world, "web", &source.url);
-        world.apply(&wanted.clone().with("/spec/flake/attribute", "fail")).await?;
+        world
+            .apply(&wanted.clone().with("/spec/flake/attribute", "fail"))
+            .await?;
         let image = fails(world, "BuildFailed", &["fail"]).await?;
         let failure = &image["status"]["failure"];
         let log = failure["logTail"].as_str().unwrap_or_default();
         ensure!(log.contains("the widget does not fit"), "{failure:#}");
-        ensure!(failure["drvPath"].as_str().unwrap_or_default().ends_with("-fail.drv"), "{failure:#}");
+        ensure!(
+            failure["drvPath"]
+                .as_str()
+                .unwrap_or_default()
+                .ends_with("-fail.drv"),
+            "{failure:#}"
+        );
         // A user's failure is not tried again as long as nothing changes.
         ensure!(world.builds("web").await?.len() == 1);
         world.apply(&wanted).await?;
@@ -77,9 +96,14 @@ async fn a_build_out_of_memory_is_told_its_limit() -> Result<()> {
     tell("out-of-memory", async |world| {
         let source = world.publish_flake("public").await?;
         let wanted = Wanted::new(world, "web", &source.url)
-            .with("/spec/build/resources", json!({ "limits": { "memory": "256Mi" } }))
+            .with(
+                "/spec/build/resources",
+                json!({ "limits": { "memory": "256Mi" } }),
+            )
             .with("/spec/build/retries", 0);
-        world.apply(&wanted.clone().with("/spec/flake/attribute", "fill-memory")).await?;
+        world
+            .apply(&wanted.clone().with("/spec/flake/attribute", "fill-memory"))
+            .await?;
         fails(world, "OutOfMemory", &["256Mi"]).await?;
         world.apply(&wanted).await?;
         world.ready("web").await?;
@@ -93,7 +117,13 @@ async fn an_attribute_of_another_kind_is_not_wrapped() -> Result<()> {
     tell("not-an-image", async |world| {
         let source = world.publish_flake("public").await?;
         let wanted = Wanted::new(world, "web", &source.url);
-        world.apply(&wanted.clone().with("/spec/flake/attribute", "nix2container")).await?;
+        world
+            .apply(
+                &wanted
+                    .clone()
+                    .with("/spec/flake/attribute", "nix2container"),
+            )
+            .await?;
         fails(world, "NotAnImage", &["nix2container", "not yet"]).await?;
         world.apply(&wanted).await?;
         world.ready("web").await?;
@@ -106,14 +136,26 @@ async fn an_attribute_of_another_kind_is_not_wrapped() -> Result<()> {
 async fn wrong_git_credentials_are_mended_in_the_secret() -> Result<()> {
     tell("git-login", async |world| {
         let source = world.publish_flake("private").await?;
-        world.apply_secret("git", "Opaque", &[("username", "firn"), ("password", "FIRN-CANARY-wrong")]).await?;
-        let wanted = Wanted::new(world, "web", &source.url).with("/spec/source/git/secretRef/name", "git");
+        world
+            .apply_secret(
+                "git",
+                "Opaque",
+                &[("username", "firn"), ("password", "FIRN-CANARY-wrong")],
+            )
+            .await?;
+        let wanted =
+            Wanted::new(world, "web", &source.url).with("/spec/source/git/secretRef/name", "git");
         world.apply(&wanted).await?;
         let image = fails(world, "SourceAuthFailed", &["git"]).await?;
         ensure!(condition(&image, "SourceReady")["status"] == "False");
-        let right = [("username", world.endpoints.git_user.as_str()), ("password", &world.endpoints.git_password)];
+        let right = [
+            ("username", world.services.git_user.as_str()),
+            ("password", &world.services.git_password),
+        ];
         world.apply_secret("git", "Opaque", &right).await?;
-        world.annotate("web", "reconcile.firn.dev/requestedAt", "mended").await?;
+        world
+            .annotate("web", "reconcile.firn.dev/requestedAt", "mended")
+            .await?;
         world.ready("web").await?;
         Ok(())
     })
@@ -127,13 +169,26 @@ async fn wrong_registry_credentials_are_noticed_before_the_build() -> Result<()>
         let key = ".dockerconfigjson";
         let kind = "kubernetes.io/dockerconfigjson";
         let wrong = world.docker_config("firn", "FIRN-CANARY-wrong");
-        world.apply_secret("registry", kind, &[(key, &wrong)]).await?;
+        world
+            .apply_secret("registry", kind, &[(key, &wrong)])
+            .await?;
         world.apply(&Wanted::new(world, "web", &source.url)).await?;
-        let image = fails(world, "PushAuthFailed", &[&world.endpoints.registry]).await?;
-        ensure!(image["status"]["failure"]["container"] == "check", "{}", image["status"]["failure"]);
-        let right = world.docker_config(&world.endpoints.registry_user, &world.endpoints.registry_password);
-        world.apply_secret("registry", kind, &[(key, &right)]).await?;
-        world.annotate("web", "reconcile.firn.dev/requestedAt", "mended").await?;
+        let image = fails(world, "PushAuthFailed", &[&world.services.registry]).await?;
+        ensure!(
+            image["status"]["failure"]["container"] == "check",
+            "{}",
+            image["status"]["failure"]
+        );
+        let right = world.docker_config(
+            &world.services.registry_user,
+            &world.services.registry_password,
+        );
+        world
+            .apply_secret("registry", kind, &[(key, &right)])
+            .await?;
+        world
+            .annotate("web", "reconcile.firn.dev/requestedAt", "mended")
+            .await?;
         world.ready("web").await?;
         Ok(())
     })
@@ -147,9 +202,14 @@ async fn a_git_server_that_is_not_there_is_asked_again() -> Result<()> {
         let wanted = Wanted::new(world, "web", &source.url);
         // Nothing listens on that port of the git server.
         let away = source.url.replacen("/public/", ":4/public/", 1);
-        world.apply(&wanted.clone().with("/spec/source/git/url", away)).await?;
+        world
+            .apply(&wanted.clone().with("/spec/source/git/url", away))
+            .await?;
         let image = fails(world, "SourceUnreachable", &[":4"]).await?;
-        ensure!(condition(&image, "Reconciling")["status"] == "True", "an unreachable server is tried again");
+        ensure!(
+            condition(&image, "Reconciling")["status"] == "True",
+            "an unreachable server is tried again"
+        );
         world.apply(&wanted).await?;
         world.ready("web").await?;
         Ok(())
@@ -162,9 +222,13 @@ async fn a_branch_that_does_not_exist_is_named() -> Result<()> {
     tell("no-branch", async |world| {
         let source = world.publish_flake("public").await?;
         let wanted = Wanted::new(world, "web", &source.url);
-        world.apply(&wanted.clone().with("/spec/source/git/ref/branch", "mian")).await?;
+        world
+            .apply(&wanted.clone().with("/spec/source/git/ref/branch", "mian"))
+            .await?;
         fails(world, "RevisionNotFound", &["mian"]).await?;
-        world.apply(&wanted.with("/spec/source/git/ref/branch", "main")).await?;
+        world
+            .apply(&wanted.with("/spec/source/git/ref/branch", "main"))
+            .await?;
         world.ready("web").await?;
         Ok(())
     })
@@ -178,8 +242,17 @@ async fn a_missing_push_secret_is_waited_for() -> Result<()> {
         world.delete_secret("registry").await?;
         world.apply(&Wanted::new(world, "web", &source.url)).await?;
         fails(world, "SecretMissing", &["registry"]).await?;
-        let right = world.docker_config(&world.endpoints.registry_user, &world.endpoints.registry_password);
-        world.apply_secret("registry", "kubernetes.io/dockerconfigjson", &[(".dockerconfigjson", &right)]).await?;
+        let right = world.docker_config(
+            &world.services.registry_user,
+            &world.services.registry_password,
+        );
+        world
+            .apply_secret(
+                "registry",
+                "kubernetes.io/dockerconfigjson",
+                &[(".dockerconfigjson", &right)],
+            )
+            .await?;
         world.ready("web").await?;
         Ok(())
     })
@@ -192,7 +265,9 @@ async fn what_is_not_supported_yet_is_named_and_not_ignored() -> Result<()> {
         let source = world.publish_flake("public").await?;
         let wanted = Wanted::new(world, "web", &source.url);
         let signed = json!({ "mode": "Key", "keySecretRef": { "name": "cosign" } });
-        world.apply(&wanted.clone().with("/spec/signing", signed)).await?;
+        world
+            .apply(&wanted.clone().with("/spec/signing", signed))
+            .await?;
         let image = fails(world, "NotSupported", &["signing"]).await?;
         ensure!(condition(&image, "Stalled")["status"] == "True");
         ensure!(world.builds("web").await?.is_empty());

@@ -12,22 +12,34 @@ async fn an_applied_image_is_built_pushed_pulled_and_run() -> Result<()> {
         let image = world.ready("web").await?;
 
         let status = &image["status"];
-        let digest = status["published"]["digest"].as_str().context("no digest in status")?;
+        let digest = status["published"]["digest"]
+            .as_str()
+            .context("no digest in status")?;
         ensure!(status["latestImage"] == format!("{}@{digest}", world.repository("web")));
         ensure!(status["published"]["tags"] == serde_json::json!(["latest"]));
         ensure!(status["latestBuildRef"]["name"] == "web-1");
         ensure!(status["source"]["revision"] == format!("main@sha1:{}", source.commit));
         ensure!(condition(&image, "Available")["status"] == "True");
         ensure!(condition(&image, "SourceReady")["status"] == "True");
-        ensure!(condition(&image, "Reconciling").is_null() && condition(&image, "Stalled").is_null());
+        ensure!(
+            condition(&image, "Reconciling").is_null() && condition(&image, "Stalled").is_null()
+        );
 
-        let registry = Registry::new(&world.endpoints)?;
+        let registry = Registry::new(world)?;
         let tagged = registry.digest(&world.repository("web"), "latest").await?;
-        ensure!(tagged.as_deref() == Some(digest), "the tag is at {tagged:?}, status says {digest}");
-        registry::validate(&world.endpoints, &format!("{}@{digest}", world.repository("web"))).await?;
+        ensure!(
+            tagged.as_deref() == Some(digest),
+            "the tag is at {tagged:?}, status says {digest}"
+        );
+        registry::validate(world, &format!("{}@{digest}", world.repository("web"))).await?;
 
-        let printed = world.run("run-web", &format!("{}@{digest}", world.repository("web"))).await?;
-        ensure!(printed.contains("app says: hello from the snow"), "it printed {printed:?}");
+        let printed = world
+            .run("run-web", &format!("{}@{digest}", world.repository("web")))
+            .await?;
+        ensure!(
+            printed.contains("app says: hello from the snow"),
+            "it printed {printed:?}"
+        );
         Ok(())
     })
     .await
@@ -38,28 +50,49 @@ async fn an_applied_image_is_built_pushed_pulled_and_run() -> Result<()> {
 async fn the_figures_in_status_are_those_of_the_registry() -> Result<()> {
     tell("figures", async |world| {
         let mut source = world.publish_flake("public").await?;
-        let ca = &world.endpoints.ca_file;
+        let ca = &world.ca_file;
         let wanted = Wanted::new(world, "web", &source.url).with("/spec/flake/attribute", "wide");
         world.apply(&wanted).await?;
         let first = world.ready("web").await?;
-        let registry = Registry::new(&world.endpoints)?;
+        let registry = Registry::new(world)?;
         let took = registry.blobs_taken(world, "web").await?;
         let published = &first["status"]["published"];
-        ensure!(published["layersReused"] == 0 && published["layersMounted"] == 0, "{published}");
-        ensure!(published["layersPushed"] == published["layersTotal"], "{published}");
+        ensure!(
+            published["layersReused"] == 0 && published["layersMounted"] == 0,
+            "{published}"
+        );
+        ensure!(
+            published["layersPushed"] == published["layersTotal"],
+            "{published}"
+        );
         // Every layer and the config.
-        ensure!(published["layersPushed"] == took.count - 1, "{published}, the registry took {took:?}");
-        ensure!(published["bytesPushed"] == took.bytes, "{published}, the registry took {took:?}");
+        ensure!(
+            published["layersPushed"] == took.count - 1,
+            "{published}, the registry took {took:?}"
+        );
+        ensure!(
+            published["bytesPushed"] == took.bytes,
+            "{published}, the registry took {took:?}"
+        );
 
         source.greeting.say(ca, "hello again").await?;
         source.flake.lock(ca, &source.greeting).await?;
         let second = world.ready_again("web", "web-1").await?;
         let published = &second["status"]["published"];
         let both = registry.blobs_taken(world, "web").await?;
-        ensure!(published["layersPushed"] == both.count - took.count - 1, "{published}, {both:?}");
-        ensure!(published["bytesPushed"] == both.bytes - took.bytes, "{published}, {both:?}");
+        ensure!(
+            published["layersPushed"] == both.count - took.count - 1,
+            "{published}, {both:?}"
+        );
+        ensure!(
+            published["bytesPushed"] == both.bytes - took.bytes,
+            "{published}, {both:?}"
+        );
         let (pushed, total) = (&published["layersPushed"], &published["layersTotal"]);
-        ensure!(pushed.as_i64() < total.as_i64(), "nothing was reused: {published}");
+        ensure!(
+            pushed.as_i64() < total.as_i64(),
+            "nothing was reused: {published}"
+        );
         Ok(())
     })
     .await
@@ -79,7 +112,12 @@ async fn fresh_pods_make_the_same_digest_in_two_empty_repositories() -> Result<(
         }
         let (east, west) = (world.ready("east").await?, world.ready("west").await?);
         let digest = |image: &serde_json::Value| image["status"]["published"]["digest"].clone();
-        ensure!(digest(&east) == digest(&west), "{} and {}", digest(&east), digest(&west));
+        ensure!(
+            digest(&east) == digest(&west),
+            "{} and {}",
+            digest(&east),
+            digest(&west)
+        );
         ensure!(west["status"]["published"]["bytesPushed"].as_i64() > Some(0));
         Ok(())
     })
@@ -90,7 +128,8 @@ async fn fresh_pods_make_the_same_digest_in_two_empty_repositories() -> Result<(
 async fn private_git_and_private_registry_with_an_authority_of_their_own() -> Result<()> {
     tell("private", async |world| {
         let source = world.publish_flake("private").await?;
-        let wanted = Wanted::new(world, "web", &source.url).with("/spec/source/git/secretRef/name", "git");
+        let wanted =
+            Wanted::new(world, "web", &source.url).with("/spec/source/git/secretRef/name", "git");
         world.apply(&wanted).await?;
         world.ready("web").await?;
         Ok(())
@@ -103,14 +142,25 @@ async fn a_git_server_without_filters_and_a_plain_registry_will_do() -> Result<(
     tell("plain", async |world| {
         let source = world.publish_flake("nofilter").await?;
         let wanted = Wanted::new(world, "web", &source.url)
-            .with("/spec/output/repository", format!("{}/{}/web", world.endpoints.plain, world.namespace))
+            .with(
+                "/spec/output/repository",
+                format!("{}/{}/web", world.services.plain, world.namespace),
+            )
             .with("/spec/output/plainHTTP", true)
             .without("/spec/output/pushSecretRef")
             .without("/spec/output/caConfigMapRef");
         world.apply(&wanted).await?;
         let image = world.ready("web").await?;
-        let printed = world.run("run", image["status"]["latestImage"].as_str().unwrap_or_default()).await?;
-        ensure!(printed.contains("hello from the snow"), "it printed {printed:?}");
+        let printed = world
+            .run(
+                "run",
+                image["status"]["latestImage"].as_str().unwrap_or_default(),
+            )
+            .await?;
+        ensure!(
+            printed.contains("hello from the snow"),
+            "it printed {printed:?}"
+        );
         Ok(())
     })
     .await

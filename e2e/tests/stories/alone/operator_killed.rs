@@ -33,7 +33,12 @@ async fn an_operator_killed_after_each_of_its_writes_makes_one_job_and_one_resul
 }
 
 async fn story(world: &World, environment: &[(String, String)]) -> Result<()> {
-    let log = world.endpoints.audit_log.clone().context("this cluster shows no audit log")?;
+    let log = world
+        .cluster
+        .needs_embedded()
+        .context("this cluster shows no audit log")?
+        .layout
+        .audit_log();
     let source = world.publish_flake("public").await?;
     world.apply(&Wanted::new(world, "web", &source.url)).await?;
 
@@ -42,32 +47,50 @@ async fn story(world: &World, environment: &[(String, String)]) -> Result<()> {
     let mut kills: Vec<String> = Vec::new();
     loop {
         let mut operator = start(world, environment)?;
-        let write = eventually("the operator writes, or the image is ready", BUILD, || async {
-            if let Some(write) = writes(&log, seen, &world.namespace)?.into_iter().next() {
-                return Ok(Seen::Done(Some(write)));
-            }
-            let image = world.image("web").await?;
-            Ok(if condition(&image, "Ready")["status"] == "True" {
-                Seen::Done(None)
-            } else {
-                Seen::NotYet(format!("{image:#}"))
-            })
-        })
+        let write = eventually(
+            "the operator writes, or the image is ready",
+            BUILD,
+            || async {
+                if let Some(write) = writes(&log, seen, &world.namespace)?.into_iter().next() {
+                    return Ok(Seen::Done(Some(write)));
+                }
+                let image = world.image("web").await?;
+                Ok(if condition(&image, "Ready")["status"] == "True" {
+                    Seen::Done(None)
+                } else {
+                    Seen::NotYet(format!("{image:#}"))
+                })
+            },
+        )
         .await;
         operator.kill().await?;
         let Some(write) = write? else { break };
         seen = length(&log)?;
         kills.push(write.to_string());
-        ensure!(kills.len() <= MOST_WRITES, "it does not come to an end: {kills:#?}");
+        ensure!(
+            kills.len() <= MOST_WRITES,
+            "it does not come to an end: {kills:#?}"
+        );
     }
 
     let all = writes(&log, begin, &world.namespace)?;
-    let created: Vec<&Write> = all.iter().filter(|w| w.verb == "create" && w.resource == "jobs").collect();
+    let created: Vec<&Write> = all
+        .iter()
+        .filter(|w| w.verb == "create" && w.resource == "jobs")
+        .collect();
     ensure!(kills.len() >= 5, "a build without writes? {kills:#?}");
-    ensure!(created.len() == 1, "not one Job was created but {}: {all:#?}", created.len());
+    ensure!(
+        created.len() == 1,
+        "not one Job was created but {}: {all:#?}",
+        created.len()
+    );
     let builds = world.builds("web").await?;
     ensure!(builds.len() == 1, "{} builds: {all:#?}", builds.len());
-    ensure!(builds[0]["status"]["outcome"] == "Published", "{:#}", builds[0]["status"]);
+    ensure!(
+        builds[0]["status"]["outcome"] == "Published",
+        "{:#}",
+        builds[0]["status"]
+    );
     let image = world.image("web").await?;
     ensure!(image["status"]["published"]["digest"] == builds[0]["status"]["digest"]);
     Ok(())
@@ -94,12 +117,20 @@ fn writes(log: &Path, from: u64, namespace: &str) -> Result<Vec<Write>> {
     let new = bytes.get(usize::try_from(from)?..).unwrap_or_default();
     let mut writes = Vec::new();
     // The last line may be half written.
-    for line in new.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n")) {
-        let Ok(entry) = serde_json::from_slice::<Value>(line) else { continue };
+    for line in new
+        .split_inclusive(|byte| *byte == b'\n')
+        .filter(|line| line.ends_with(b"\n"))
+    {
+        let Ok(entry) = serde_json::from_slice::<Value>(line) else {
+            continue;
+        };
         let object = &entry["objectRef"];
         let verb = entry["verb"].as_str().unwrap_or_default();
         if entry["stage"] != "ResponseComplete"
-            || !entry["userAgent"].as_str().unwrap_or_default().starts_with("firn-operator")
+            || !entry["userAgent"]
+                .as_str()
+                .unwrap_or_default()
+                .starts_with("firn-operator")
             || object["namespace"] != namespace
             || object["resource"] == "events"
             || !matches!(verb, "create" | "update" | "patch" | "delete")
@@ -112,7 +143,11 @@ fn writes(log: &Path, from: u64, namespace: &str) -> Result<Vec<Write>> {
         if let Some(part) = object["subresource"].as_str() {
             resource = format!("{resource}/{part}");
         }
-        writes.push(Write { verb: verb.to_owned(), resource, name: text(&object["name"]) });
+        writes.push(Write {
+            verb: verb.to_owned(),
+            resource,
+            name: text(&object["name"]),
+        });
     }
     Ok(writes)
 }
@@ -123,19 +158,37 @@ fn length(log: &Path) -> Result<u64> {
 
 /// What the installed operator has in its environment.
 async fn environment(operators: &Api<Deployment>) -> Result<Vec<(String, String)>> {
-    let deployment = operators.get("firn").await.context("Firn is not installed")?;
-    let pod = deployment.spec.and_then(|spec| spec.template.spec).unwrap_or_default();
-    let container = pod.containers.into_iter().next().context("a Deployment without containers")?;
+    let deployment = operators
+        .get("firn")
+        .await
+        .context("Firn is not installed")?;
+    let pod = deployment
+        .spec
+        .and_then(|spec| spec.template.spec)
+        .unwrap_or_default();
+    let container = pod
+        .containers
+        .into_iter()
+        .next()
+        .context("a Deployment without containers")?;
     let variables = container.env.unwrap_or_default();
-    Ok(variables.into_iter().filter_map(|v| Some((v.name, v.value?))).collect())
+    Ok(variables
+        .into_iter()
+        .filter_map(|v| Some((v.name, v.value?)))
+        .collect())
 }
 
 async fn scale(operators: &Api<Deployment>, replicas: i32) -> Result<()> {
     let patch = json!({ "spec": { "replicas": replicas } });
-    operators.patch("firn", &PatchParams::default(), &Patch::Merge(patch)).await?;
+    operators
+        .patch("firn", &PatchParams::default(), &Patch::Merge(patch))
+        .await?;
     eventually(&format!("{replicas} operators run"), SOON, || async {
         let status = operators.get("firn").await?.status.unwrap_or_default();
-        let (total, ready) = (status.replicas.unwrap_or(0), status.ready_replicas.unwrap_or(0));
+        let (total, ready) = (
+            status.replicas.unwrap_or(0),
+            status.ready_replicas.unwrap_or(0),
+        );
         Ok(if total == replicas && ready == replicas {
             Seen::Done(())
         } else {
@@ -161,8 +214,15 @@ fn start(world: &World, environment: &[(String, String)]) -> Result<Child> {
 /// The operator's program, which `make test` builds beside this test's folder.
 fn program() -> Result<PathBuf> {
     let deps = std::env::current_exe()?;
-    let program = deps.parent().and_then(Path::parent).context("no folder")?.join("firn-operator");
-    ensure!(program.exists(), "{} is not built: run make test", program.display());
+    let program = deps
+        .parent()
+        .and_then(Path::parent)
+        .context("no folder")?
+        .join("firn-operator");
+    ensure!(
+        program.exists(),
+        "{} is not built: run make test",
+        program.display()
+    );
     Ok(program)
 }
-
