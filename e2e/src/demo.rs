@@ -19,7 +19,7 @@ pub const NAMESPACE: &str = "demo";
 /// Whatever goes wrong, with what was seen last.
 pub async fn run() -> Result<()> {
     let world = World::begin(NAMESPACE.to_owned()).await?;
-    let ca = world.ca_file.clone();
+    let ca = world.ca_file();
 
     step("A team pushes a flake to its git server");
     let mut source = world.publish_flake("public").await?;

@@ -155,7 +155,7 @@ pub async fn validate(world: &World, image: &str) -> Result<()> {
     let output = tokio::process::Command::from(world.cluster.command("crane"))
         .args(["validate", "--remote", image])
         .env("DOCKER_CONFIG", home.path())
-        .env("SSL_CERT_FILE", &world.ca_file)
+        .env("SSL_CERT_FILE", world.ca_file())
         .kill_on_drop(true)
         .output()
         .await

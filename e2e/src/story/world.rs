@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret, ServiceAccou
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::api::{
     ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, LogParams, Patch,
-    PatchParams, PostParams, PropagationPolicy,
+    PatchParams, PostParams,
 };
 use kube::{Api, Client};
 use serde::de::DeserializeOwned;
@@ -37,11 +37,9 @@ pub struct World {
     pub cluster: Cluster,
     /// Git server and registries.
     pub services: Services,
-    /// The authority behind their certificates, as a file.
-    pub ca_file: PathBuf,
     /// The story's own namespace. It enforces Pod Security `restricted`.
     pub namespace: String,
-    /// Keeps the files above as long as somebody needs them.
+    /// `ca.crt`, for programs that want a file.
     files: Arc<TempDir>,
 }
 
@@ -61,13 +59,11 @@ impl World {
         let client = Client::try_from(cluster.config().await?)?;
         let services = cluster.services().clone();
         let files = Arc::new(tempfile::tempdir()?);
-        let ca_file = files.path().join("ca.crt");
-        std::fs::write(&ca_file, &services.ca_pem)?;
+        std::fs::write(files.path().join("ca.crt"), &services.ca_pem)?;
         let world = Self {
             client,
             cluster,
             services,
-            ca_file,
             namespace,
             files,
         };
@@ -160,6 +156,11 @@ impl World {
         Ok(())
     }
 
+    /// The authority behind the certificates of git server and registry, as a file.
+    pub fn ca_file(&self) -> PathBuf {
+        self.files.path().join("ca.crt")
+    }
+
     /// A `config.json` with a login for the registry, in clear: what Docker writes is base64 of
     /// the same, which a search for the password would not find.
     pub fn docker_config(&self, user: &str, password: &str) -> String {
@@ -226,13 +227,14 @@ impl World {
         let greeting = Greeting::publish(
             &self.git_url("public", "greeting"),
             &self.git_push_url("public", "greeting"),
-            &self.ca_file,
+            &self.ca_file(),
             "hello from the snow",
         )
         .await?;
         let push_url = self.git_push_url(area, "flake");
         let busybox = busybox().await?;
-        let (flake, commit) = Flake::publish(&push_url, &self.ca_file, &greeting, &busybox).await?;
+        let (flake, commit) =
+            Flake::publish(&push_url, &self.ca_file(), &greeting, &busybox).await?;
         Ok(Source {
             url: self.git_url(area, "flake"),
             flake,
@@ -474,14 +476,6 @@ fn apply() -> PatchParams {
 
 fn labelled(image: &str) -> ListParams {
     ListParams::default().labels(&format!("{}={image}", firn_crd::names::LABEL_IMAGE))
-}
-
-/// Deletes an object and what hangs on it, waiting for both.
-pub fn foreground() -> DeleteParams {
-    DeleteParams {
-        propagation_policy: Some(PropagationPolicy::Foreground),
-        ..DeleteParams::default()
-    }
 }
 
 /// Names of objects, for messages.

@@ -29,7 +29,7 @@ async fn fails(world: &World, reason: &str, words: &[&str]) -> Result<Value> {
 async fn a_flake_that_does_not_parse_is_mended_by_a_commit() -> Result<()> {
     tell("broken-flake", async |world| {
         let mut source = world.publish_flake("public").await?;
-        let ca = &world.ca_file;
+        let ca = &world.ca_file();
         let good = std::fs::read_to_string(source.flake.repository.path().join("flake.nix"))?;
         source
             .flake

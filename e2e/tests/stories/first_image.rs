@@ -50,7 +50,7 @@ async fn an_applied_image_is_built_pushed_pulled_and_run() -> Result<()> {
 async fn the_figures_in_status_are_those_of_the_registry() -> Result<()> {
     tell("figures", async |world| {
         let mut source = world.publish_flake("public").await?;
-        let ca = &world.ca_file;
+        let ca = &world.ca_file();
         let wanted = Wanted::new(world, "web", &source.url).with("/spec/flake/attribute", "wide");
         world.apply(&wanted).await?;
         let first = world.ready("web").await?;

@@ -9,7 +9,7 @@ use serde_json::json;
 async fn a_new_lock_file_rebuilds_and_another_commit_does_not() -> Result<()> {
     tell("lock-file", async |world| {
         let mut source = world.publish_flake("public").await?;
-        let ca = &world.ca_file;
+        let ca = &world.ca_file();
         world.apply(&Wanted::new(world, "web", &source.url)).await?;
         let first = world.ready("web").await?;
 
@@ -59,7 +59,7 @@ async fn a_new_lock_file_rebuilds_and_another_commit_does_not() -> Result<()> {
 async fn any_commit_is_looked_at_with_revision_but_equal_derivations_are_not_built() -> Result<()> {
     tell("revision", async |world| {
         let mut source = world.publish_flake("public").await?;
-        let ca = &world.ca_file;
+        let ca = &world.ca_file();
         let wanted = Wanted::new(world, "web", &source.url)
             .with("/spec/trigger", json!({ "mode": "Revision" }));
         world.apply(&wanted).await?;
@@ -99,7 +99,7 @@ async fn any_commit_is_looked_at_with_revision_but_equal_derivations_are_not_bui
 async fn with_manual_only_the_annotation_builds() -> Result<()> {
     tell("manual", async |world| {
         let mut source = world.publish_flake("public").await?;
-        let ca = &world.ca_file;
+        let ca = &world.ca_file();
         let wanted = Wanted::new(world, "web", &source.url)
             .with("/spec/trigger", json!({ "mode": "Manual" }));
         world.apply(&wanted).await?;
