@@ -6,13 +6,13 @@ firn = cargo build --quiet --package firn-e2e --bins && $(CARGO_TARGET_DIR)/debu
 .PHONY: demo test images cluster-up cluster-down
 
 demo: ## the main job, on a real cluster of its own
-	@$(firn)/firn-cluster demo
+	@$(firn)/firn-demo
 
 test: ## everything that CI runs
 	@$(firn)/firn-test
 
 images: ## Firn's own images as OCI layouts, pushed into the embedded cluster's registry
-	@$(firn)/firn-cluster images
+	@$(firn)/firn-cluster up && $(CARGO_TARGET_DIR)/debug/firn-install --images-only
 
 cluster-up: ## the embedded cluster with its git server and registries
 	@$(firn)/firn-cluster up

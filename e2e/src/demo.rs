@@ -1,23 +1,28 @@
 //! `make demo`: the main job, told while it happens. Every figure it prints is read from status.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
+use crate::cluster::{Cluster, Layout};
+use crate::install::install;
 use crate::story::{BUILD, Wanted, World, condition};
 use crate::wait::{Seen, eventually};
 
 /// The namespace the demo works in and leaves behind to look at.
 pub const NAMESPACE: &str = "demo";
 
-/// Builds an image, runs it, moves its lock file, and shows what the second build had to push.
-/// Firn is installed already.
+/// Installs Firn, builds an image, runs it, moves its lock file, and shows what the second build
+/// had to push. `images` are Firn's own.
 ///
 /// # Errors
 /// Whatever goes wrong, with what was seen last.
-pub async fn run() -> Result<()> {
+pub async fn run(images: &Path) -> Result<()> {
+    step("Firn is installed with its chart");
+    install(&Cluster::from_env()?, images)?;
     let world = World::begin(NAMESPACE.to_owned()).await?;
     let ca = world.ca_file();
 
@@ -69,6 +74,25 @@ pub async fn run() -> Result<()> {
     ));
     say(&world.run("hello-again", image).await?);
     Ok(())
+}
+
+/// Tells how to look around and how to stop.
+pub fn farewell(layout: &Layout, took: Duration) {
+    step("Look around");
+    let kubeconfig = layout.kubeconfig("admin");
+    say(&format!(
+        "That took {} s. The cluster lives in network namespaces of its own; this enters them:\n\n\
+         \x20   export CARGO_TARGET_DIR=$(e2e/cargo-target)\n\
+         \x20   alias firn-cluster=$CARGO_TARGET_DIR/debug/firn-cluster\n\
+         \x20   firn-cluster kubectl -n {NAMESPACE} get niximages,niximagebuilds\n\
+         \x20   firn-cluster kubectl -n {NAMESPACE} describe niximage hello\n\
+         \x20   firn-cluster kubectl -n {NAMESPACE} logs job/hello-2-amd64 -c build   # the build's log\n\
+         \x20   firn-cluster exec -- bash    # a shell inside, with KUBECONFIG={}\n\n\
+         make cluster-down ends it and leaves nothing but the cache, {}.",
+        took.as_secs(),
+        kubeconfig.display(),
+        layout.cache.display(),
+    ));
 }
 
 /// Shows each change of `Ready` until it is true, from another build than `than`.

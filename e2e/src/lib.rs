@@ -6,6 +6,7 @@ pub mod debian;
 pub mod demo;
 pub mod fixture;
 pub mod image;
+pub mod install;
 pub mod registry;
 pub mod story;
 pub mod suite;

@@ -8,7 +8,7 @@ mod summary;
 
 pub use count::Count;
 pub use expected::{Expected, ParseExpectedError};
-pub use run::{Step, run_step};
+pub use run::{Kind, Step, run_step};
 pub use summary::Summary;
 
 use std::fmt;

@@ -15,9 +15,19 @@ pub struct Step {
     pub command: Vec<OsString>,
     /// Additional environment.
     pub environment: Vec<(&'static str, OsString)>,
-    /// Whether its output ends with the closing lines of test binaries. Otherwise the command is
-    /// one test: it holds if it succeeds.
-    pub counts_tests: bool,
+    /// What its success means.
+    pub kind: Kind,
+}
+
+/// What a command's success means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It is one test.
+    Check,
+    /// Its output ends with the closing lines of test binaries.
+    Tests,
+    /// Nothing is tested by it, but without it the rest of the tier cannot run.
+    Preparation,
 }
 
 impl Step {
@@ -31,7 +41,7 @@ impl Step {
             name,
             command,
             environment: Vec::new(),
-            counts_tests: false,
+            kind: Kind::Check,
         }
     }
 
@@ -41,8 +51,16 @@ impl Step {
         command: impl IntoIterator<Item = S>,
     ) -> Self {
         Self {
-            counts_tests: true,
+            kind: Kind::Tests,
             ..Self::check(name, command)
+        }
+    }
+
+    /// A command that the rest of the tier needs.
+    pub fn build<S: Into<OsString>>(command: impl IntoIterator<Item = S>) -> Self {
+        Self {
+            kind: Kind::Preparation,
+            ..Self::check("preparation", command)
         }
     }
 
@@ -85,7 +103,7 @@ pub fn run_step(step: &Step, show: &mut impl Write) -> io::Result<Count> {
             show.write_all(&line)?;
             show.write_all(b"\n")?;
             show.flush()?;
-            if step.counts_tests
+            if step.kind == Kind::Tests
                 && let Some(one) = Count::of_libtest(&String::from_utf8_lossy(&line))
             {
                 count += one;
@@ -93,8 +111,10 @@ pub fn run_step(step: &Step, show: &mut impl Write) -> io::Result<Count> {
         }
     }
     let held = child.wait()?.success();
-    if !step.counts_tests || (!held && count.failed == 0) {
-        count += Count::one(held);
+    match step.kind {
+        Kind::Check => count += Count::one(held),
+        Kind::Tests | Kind::Preparation if !held && count.failed == 0 => count += Count::one(false),
+        Kind::Tests | Kind::Preparation => {}
     }
     Ok(count)
 }
@@ -129,6 +149,19 @@ mod tests {
     fn a_crash_is_a_failed_test() {
         assert_eq!(
             run_step(&shell("exit 3"), &mut io::sink()).unwrap(),
+            Count {
+                failed: 1,
+                ..Count::default()
+            }
+        );
+    }
+
+    #[test]
+    fn a_preparation_is_no_test_unless_it_fails() {
+        let count = |command| run_step(&Step::build([command]), &mut io::sink()).unwrap();
+        assert_eq!(count("true"), Count::default());
+        assert_eq!(
+            count("false"),
             Count {
                 failed: 1,
                 ..Count::default()

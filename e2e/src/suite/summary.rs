@@ -44,6 +44,11 @@ impl Summary {
         self.left_out.insert(tier, why.into());
     }
 
+    /// Whether anything of `tier` ran.
+    pub fn ran(&self, tier: Tier) -> bool {
+        self.tiers.contains_key(&tier)
+    }
+
     /// All tiers together.
     pub fn total(&self) -> Count {
         let mut total = Count::default();

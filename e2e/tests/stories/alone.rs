@@ -1,3 +1,4 @@
 //! Stories that want the cluster for themselves: they stop the operator that the others rely on.
 
+mod helm;
 mod operator_killed;

@@ -126,13 +126,13 @@ fn helm(world: &World, verb: &[&str], arguments: &[&str]) -> Result<String> {
 }
 
 /// Waits until the operator answers, and the image is ready in its eyes.
-async fn look_again(world: &World, word: &str) -> Result<Value> {
+async fn look_again(world: &World, request: &str) -> Result<Value> {
     world
-        .annotate("web", "reconcile.firn.dev/requestedAt", word)
+        .annotate("web", "reconcile.firn.dev/requestedAt", request)
         .await?;
     world
         .image_when("web", "the new operator has looked", BUILD, |image| {
-            image["status"]["lastHandledReconcileAt"] == word
+            image["status"]["lastHandledReconcileAt"] == request
                 && condition(image, "Ready")["status"] == "True"
         })
         .await

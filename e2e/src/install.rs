@@ -1,0 +1,118 @@
+//! Firn on a cluster, as its users install it: images built and pushed to a registry, and the chart.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::json;
+
+use crate::charts::{NAMESPACE, RELEASE, repository};
+use crate::cluster::progress::step;
+use crate::cluster::{Cluster, Layout, Machine, lifecycle};
+use crate::debian;
+use crate::image::{self, Declaration, Parts, binaries};
+
+/// Builds Firn's programs and images: one OCI layout each in the folder that is returned.
+pub fn build_images(cache: &Path, target: &Path) -> Result<PathBuf> {
+    let declaration = Declaration::committed()?;
+    let programs = step("Firn's programs, release build", || {
+        Ok(binaries::build(
+            &declaration.packages(),
+            &repository(),
+            target,
+        )?)
+    })?;
+    let folder = cache.join("firn-images");
+    step("Firn's images", || {
+        let debian = debian::tree(&debian::LOCK.parse()?, cache)?;
+        let parts = Parts {
+            debian: &debian,
+            programs: &programs,
+        };
+        image::build(&declaration, &parts, env!("CARGO_PKG_VERSION"), &folder)?;
+        Ok(())
+    })?;
+    Ok(folder)
+}
+
+/// Pushes the images to the cluster's registry and installs or upgrades the chart. Runs where the
+/// registry is reached.
+pub fn install(cluster: &Cluster, images: &Path) -> Result<()> {
+    let registry = &cluster.services().plain;
+    let operator = push(cluster, images, registry, "operator")?;
+    let builder = push(cluster, images, registry, "builder")?;
+    let values = json!({
+        "image": { "repository": format!("{registry}/firn/operator"), "digest": operator },
+        "builder": { "image": { "repository": format!("{registry}/firn/builder"), "digest": builder } },
+        // Nothing of the world outside is reached from tests.
+        "defaults": {
+            "substituters": [],
+            "trustedPublicKeys": [],
+            "resources": { "requests": { "cpu": "100m", "memory": "128Mi" }, "limits": { "memory": "2Gi" } },
+        },
+        "allowed": { "plainHTTP": [registry] },
+        "limits": { "maxConcurrentBuilds": 6 },
+        "log": { "level": "info,firn_operator=debug" },
+    });
+    let file = tempfile::NamedTempFile::new()?;
+    fs::write(file.path(), values.to_string())?;
+    let mut helm = cluster.command("helm");
+    helm.args(["upgrade", "--install", RELEASE])
+        .arg(repository().join("charts/firn"))
+        .args([
+            "--namespace",
+            NAMESPACE,
+            "--create-namespace",
+            "--wait",
+            "--timeout",
+            "3m",
+            "--values",
+        ])
+        .arg(file.path());
+    run(&mut helm)
+}
+
+/// Pushes one image; gives its digest.
+fn push(cluster: &Cluster, images: &Path, registry: &str, name: &str) -> Result<String> {
+    let reference = format!("{registry}/firn/{name}:{}", env!("CARGO_PKG_VERSION"));
+    let output = cluster
+        .command("crane")
+        .args(["push", "--insecure"])
+        .arg(images.join(name))
+        .arg(&reference)
+        .output()?;
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let pushed = String::from_utf8(output.stdout)?;
+    let (_, digest) = pushed
+        .trim()
+        .split_once('@')
+        .context("crane printed no digest")?;
+    Ok(digest.to_owned())
+}
+
+/// Runs this program again, inside the embedded cluster's network, with `arguments`.
+pub fn again_inside(layout: &Layout, arguments: &[OsString]) -> Result<()> {
+    let program = std::env::current_exe()?;
+    let line: Vec<OsString> = std::iter::once(program.into_os_string())
+        .chain(arguments.iter().cloned())
+        .collect();
+    run(&mut lifecycle::exec(layout, Machine::Control, &line)?)
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let status = command
+        .status()
+        .with_context(|| format!("failed to run {}", command.get_program().display()))?;
+    ensure!(
+        status.success(),
+        "{} ended with {status}",
+        command.get_program().display()
+    );
+    Ok(())
+}
