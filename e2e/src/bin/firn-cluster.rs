@@ -40,6 +40,8 @@ enum Action {
     Down,
     /// What runs.
     Status,
+    /// Print the last lines of every log.
+    Logs,
     /// Print the path of the administrator's kubeconfig; the address in it is reached inside only.
     Kubeconfig,
     /// Run kubectl as administrator.
@@ -132,6 +134,7 @@ fn main() -> Result<ExitCode> {
         Action::Services => drop(services::up(&layout)?),
         Action::Down => lifecycle::down(&layout)?,
         Action::Status => status(&layout)?,
+        Action::Logs => print(&lifecycle::logs(&layout)),
         Action::Kubeconfig => print(&layout.kubeconfig("admin").display().to_string()),
         Action::Kubectl { arguments } => become_it(lifecycle::kubectl(&layout)?.args(arguments))?,
         Action::Exec { machine, command } => {

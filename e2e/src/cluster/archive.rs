@@ -29,7 +29,7 @@ pub(super) enum Entry {
 #[derive(Debug)]
 pub(super) struct Image {
     pub(super) name: String,
-    pub(super) entrypoint: String,
+    pub(super) entrypoint: Vec<String>,
     /// By path without a leading slash. Parents that are missing are made.
     pub(super) entries: BTreeMap<String, Entry>,
 }
@@ -47,7 +47,7 @@ impl Image {
         let config = json!({
             "architecture": architecture(),
             "os": "linux",
-            "config": {"Entrypoint": [self.entrypoint], "Env": ["PATH=/usr/bin:/bin"]},
+            "config": {"Entrypoint": self.entrypoint, "Env": ["PATH=/usr/bin:/bin"]},
             "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]},
         })
         .to_string();
@@ -187,7 +187,7 @@ mod tests {
         let entries = BTreeMap::from([("bin/program".to_owned(), Entry::Copy(program))]);
         let image = Image {
             name: "firn-e2e/x:1".to_owned(),
-            entrypoint: "/bin/program".to_owned(),
+            entrypoint: vec!["/bin/program".to_owned()],
             entries,
         };
         let mut written = Vec::new();

@@ -1,7 +1,7 @@
-//! The images that nodes know from the start: pause, `CoreDNS`, registry and Git server, as archives
-//! that containerd imports.
+//! The images that nodes know from the start, as archives that containerd imports: pause,
+//! `CoreDNS`, registry, Git server, and busybox for pods of tests.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -12,15 +12,18 @@ use super::build::cached;
 use super::command::output;
 use super::progress::step;
 use super::{Layout, pins};
+use crate::debian::{self, Closure, Found, Lock};
 
 /// The image that holds a pod's namespaces.
 pub const PAUSE: &str = "firn-e2e/pause:1";
+/// A shell and small tools, for pods of tests.
+pub const BUSYBOX: &str = "firn-e2e/busybox:1";
 
 /// Changes when this file makes other images of the same parts.
-const RECIPE: &str = "1";
+const RECIPE: &str = "2";
 /// The parts of Git that its server runs.
-const GIT: [&str; 2] = ["/usr/bin/git", "/usr/lib/git-core/git-http-backend"];
-/// What git-http-backend calls; all of them are `git` under another name.
+const GIT: [&str; 2] = ["usr/bin/git", "usr/lib/git-core/git-http-backend"];
+/// What git-http-backend calls: `git` under other names.
 const GIT_LINKS: [&str; 4] = [
     "git",
     "git-upload-pack",
@@ -28,73 +31,96 @@ const GIT_LINKS: [&str; 4] = [
     "git-index-pack",
 ];
 
-/// The folder of the archives, made if need be of `programs` and of packages.
+/// The folder of the archives, made if need be of `programs` and of Debian packages.
 pub(super) fn archives(layout: &Layout, programs: &Path) -> Result<PathBuf> {
-    let key = pins::key([
+    let programs_name = programs.file_name().unwrap_or_default().to_string_lossy();
+    let parts = [
         ("recipe", RECIPE),
-        ("programs", &programs.display().to_string()),
-        ("git", &output(Command::new("git").arg("--version"))?),
-    ]);
-    let folder = layout.cache.join("cluster/images").join(key);
+        ("programs", &programs_name),
+        ("debian", debian::LOCK),
+    ];
+    let folder = layout.cache.join("cluster/images").join(pins::key(parts));
     cached(&layout.cache, &folder, |partial| {
+        let lock: Lock = debian::LOCK
+            .parse()
+            .context("failed to read the pinned packages")?;
+        let tree = step("Debian packages", || {
+            Ok(debian::tree(&lock, &layout.cache)?)
+        })?;
         step("images of the cluster", || {
-            for name in ["pause", "coredns", "registry"] {
-                single(name, programs).write(&partial.join(format!("{name}.tar")))?;
-            }
-            git_server(programs)?.write(&partial.join("gitd.tar"))
+            let images = [
+                static_program("pause", programs),
+                static_program("coredns", programs),
+                static_program("registry", programs),
+                git_server(programs, &tree.root, &lock.arch)?,
+                busybox(&tree.root)?,
+            ];
+            images.iter().try_for_each(|image| {
+                let name = image.name.replace(['/', ':'], "-");
+                image.write(&partial.join(format!("{name}.tar")))
+            })
         })
     })?;
     Ok(folder)
 }
 
-/// An image with one static program.
-fn single(name: &'static str, programs: &Path) -> Image {
+/// An image of one program that needs nothing else.
+fn static_program(name: &str, programs: &Path) -> Image {
     let entries = BTreeMap::from([
         (name.to_owned(), Entry::Copy(programs.join(name))),
         ("tmp".to_owned(), Entry::Folder(0o1777)),
     ]);
     Image {
         name: format!("firn-e2e/{name}:1"),
-        entrypoint: format!("/{name}"),
+        entrypoint: vec![format!("/{name}")],
         entries,
     }
 }
 
-fn git_server(programs: &Path) -> Result<Image> {
-    let mut image = single("gitd", programs);
-    let mut files = BTreeSet::from(GIT.map(str::to_owned));
+fn git_server(programs: &Path, tree: &Path, arch: &str) -> Result<Image> {
+    let mut image = static_program("gitd", programs);
+    let mut closure = Closure::new(tree, arch);
     for program in GIT {
-        files.extend(libraries(program)?);
+        closure.add(program)?;
     }
-    for file in files {
-        image.entries.insert(
-            file.trim_start_matches('/').to_owned(),
-            Entry::Copy(file.into()),
-        );
+    for (path, found) in closure.found() {
+        let entry = match found {
+            Found::File => Entry::Copy(tree.join(path)),
+            Found::Link(target) => Entry::Link(target.clone()),
+        };
+        image.entries.insert(path.clone(), entry);
     }
     for name in GIT_LINKS {
-        let link = Entry::Link("/usr/bin/git".to_owned());
+        let path = format!("usr/lib/git-core/{name}");
         image
             .entries
-            .insert(format!("usr/lib/git-core/{name}"), link);
+            .entry(path)
+            .or_insert(Entry::Link("../../bin/git".to_owned()));
     }
     Ok(image)
 }
 
-/// The loader and the libraries of a program, by the paths under which it looks for them.
-fn libraries(program: &str) -> Result<Vec<String>> {
-    let text = output(Command::new("ldd").arg(program))
-        .with_context(|| format!("failed to find the libraries of {program}"))?;
-    Ok(parse_ldd(&text))
-}
-
-/// `NAME => PATH (ADDRESS)` or `PATH (ADDRESS)`; the kernel's own has no path.
-fn parse_ldd(text: &str) -> Vec<String> {
-    let words = text.lines().flat_map(str::split_whitespace);
-    words
-        .filter(|word| word.starts_with('/'))
+/// Sleeps unless told something else.
+fn busybox(tree: &Path) -> Result<Image> {
+    let program = tree.join("usr/bin/busybox");
+    let applets = output(Command::new(&program).arg("--list"))?;
+    let mut entries = BTreeMap::from([
+        ("bin/busybox".to_owned(), Entry::Copy(program)),
+        ("tmp".to_owned(), Entry::Folder(0o1777)),
+    ]);
+    for applet in applets.lines() {
+        // Its list names itself too, which would be a link to itself.
+        let link = Entry::Link("busybox".to_owned());
+        entries.entry(format!("bin/{applet}")).or_insert(link);
+    }
+    let entrypoint = ["/bin/busybox", "sleep", "infinity"]
         .map(str::to_owned)
-        .collect()
+        .into();
+    Ok(Image {
+        name: BUSYBOX.to_owned(),
+        entrypoint,
+        entries,
+    })
 }
 
 #[cfg(test)]
@@ -102,11 +128,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn libraries_and_loader_are_found() {
-        let text = "\tlinux-vdso.so.1 (0x1)\n\tlibz.so.1 => /lib/libz.so.1 (0x2)\n\t/lib64/ld-linux-x86-64.so.2 (0x3)\n";
+    fn a_static_programs_image_starts_it_and_has_a_place_for_files() {
+        let image = static_program("pause", Path::new("/programs"));
+        assert_eq!(image.name, PAUSE);
+        assert_eq!(image.entrypoint, ["/pause"]);
         assert_eq!(
-            parse_ldd(text),
-            ["/lib/libz.so.1", "/lib64/ld-linux-x86-64.so.2"]
+            image.entries.get("pause"),
+            Some(&Entry::Copy("/programs/pause".into()))
         );
+        assert_eq!(image.entries.get("tmp"), Some(&Entry::Folder(0o1777)));
     }
 }

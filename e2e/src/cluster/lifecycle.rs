@@ -305,16 +305,8 @@ fn forget(layout: &Layout, machine: Machine) -> Result<()> {
 
 /// Starts the components of a living machine that have ended; says whether there were any.
 fn repair(layout: &Layout, machine: Machine) -> Result<bool> {
-    let marker = layout.started_marker(machine);
-    until(CLUSTER_STARTS, "an earlier start to end", || {
-        if init(layout, machine).is_none() {
-            bail!("{machine} has ended while it started\n{}", logs(layout));
-        }
-        Ok(when(
-            marker.exists(),
-            format!("{machine} is still starting"),
-        ))
-    })?;
+    wait_until_started(layout, machine)
+        .with_context(|| format!("{machine} did not start\n{}", logs(layout)))?;
     let group = Group::of(layout)?;
     let ended = Component::of(machine)
         .iter()
@@ -329,6 +321,17 @@ fn repair(layout: &Layout, machine: Machine) -> Result<bool> {
         repaired = true;
     }
     Ok(repaired)
+}
+
+/// Waits until the machine has started all its components once.
+fn wait_until_started(layout: &Layout, machine: Machine) -> Result<()> {
+    let marker = layout.started_marker(machine);
+    until(CLUSTER_STARTS, "its components to be started", || {
+        if init(layout, machine).is_none() {
+            bail!("{machine} has ended");
+        }
+        Ok(when(marker.exists(), "it is still starting"))
+    })
 }
 
 fn end(process: Process, signal: Signal) -> Result<()> {
@@ -389,6 +392,8 @@ fn wait_until_ready(layout: &Layout, nodes: u8) -> Result<()> {
 
 fn wait_for_node(layout: &Layout, node: u8) -> Result<()> {
     let machine = Machine::Node(node);
+    // A node that was off a moment ago may still pass for Ready.
+    wait_until_started(layout, machine)?;
     let name = format!("node/{machine}");
     while_alive(layout, machine, &name, || {
         ask(
