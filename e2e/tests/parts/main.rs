@@ -2,4 +2,6 @@
 //! at a time; needs the cluster's programs (Helm among them).
 
 mod charts;
+#[cfg(test)] // it is always; says to clippy that helpers are test code too
+mod cluster;
 mod docs;
