@@ -4,7 +4,7 @@
 //! * What an image *is*: [`Digest`], [`Reference`], [`Descriptor`], [`Manifest`], [`Index`],
 //!   [`ImageConfig`]; [`ImageBuilder`] assembles one.
 //! * Its bytes: [`TarWriter`] into a [`LayerWriter`], which makes a [`Layer`].
-//! * Where it goes: a [`Layout`] on disk, or a registry.
+//! * Where it goes: a [`Layout`] on disk, or a [`registry::Registry`].
 //!
 //! Foreign documents are parsed, not validated: what cannot be represented does not parse, and
 //! what is not known is kept in `extra`. Everything written is deterministic: maps are sorted,
@@ -22,8 +22,12 @@ pub mod layout;
 mod manifest;
 pub mod media_type;
 mod platform;
+mod provider;
 pub mod reference;
+pub mod registry;
 pub mod tar;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use compress::Compression;
 pub use config::{ContainerConfig, Healthcheck, History, ImageConfig, RootFs};

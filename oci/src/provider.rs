@@ -1,0 +1,78 @@
+//! Every quirk of a particular registry or of what stands in front of one, each with its source.
+//! Code elsewhere follows the distribution specification. Pure.
+
+use reqwest::Url;
+
+/// Docker Hub goes by three names: the one in references, the one of its API, and the one in
+/// `config.json`. <https://github.com/distribution/reference/blob/main/normalize.go>,
+/// <https://github.com/moby/moby/blob/master/registry/config.go>
+const HUB: &str = "docker.io";
+const HUB_API: &str = "registry-1.docker.io";
+const HUB_LOGIN: &str = "index.docker.io";
+
+/// The host that serves the API of a registry.
+pub(crate) fn api_host(host: &str) -> &str {
+    if usual_host(host) == HUB {
+        HUB_API
+    } else {
+        host
+    }
+}
+
+/// The one name of a registry that has several.
+pub(crate) fn usual_host(host: &str) -> &str {
+    if matches!(host, HUB_API | HUB_LOGIN) {
+        HUB
+    } else {
+        host
+    }
+}
+
+/// A registry behind a proxy that ends TLS and does not tell it so answers with `http://` to what
+/// was asked by `https://`. The host is the same, so the scheme can be put right instead of being
+/// followed into the open. <https://github.com/distribution/distribution/issues/1089>
+pub(crate) fn repair_scheme(location: &mut Url, asked: &Url) {
+    let downgraded = asked.scheme() == "https" && location.scheme() == "http";
+    let same_place = location.host_str() == asked.host_str()
+        && (location.port().is_none() || location.port() == asked.port());
+    if downgraded && same_place {
+        let port = asked.port();
+        // Both schemes are "special", and the host is there: neither call can fail.
+        let _ = location.set_scheme("https");
+        let _ = location.set_port(port);
+    }
+}
+
+/// Whether the words of a refused manifest say that its tag is there and may not move. The
+/// specification has no code for it.
+/// ECR `ImageTagAlreadyExistsException`
+/// <https://docs.aws.amazon.com/AmazonECR/latest/APIReference/API_PutImage.html>, Harbor
+/// "configured as immutable" <https://goharbor.io/docs/main/working-with-projects/working-with-images/create-tag-immutability-rules/>,
+/// Artifact Registry "immutable tags"
+/// <https://cloud.google.com/artifact-registry/docs/docker/immutable-tags>.
+pub(crate) fn says_tag_is_immutable(words: &str) -> bool {
+    let words = words.to_ascii_lowercase();
+    words.contains("immutable")
+        || words.contains("imagetagalreadyexists")
+        || words.contains("tag already exists")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_same_place_is_repaired() {
+        for (location, asked, expected) in [
+            ("http://r.x/u?a=1", "https://r.x/v2/", "https://r.x/u?a=1"),
+            ("http://r.x/u", "https://r.x:8443/v2/", "https://r.x:8443/u"),
+            ("http://other.x/u", "https://r.x/v2/", "http://other.x/u"),
+            ("http://r.x:81/u", "https://r.x/v2/", "http://r.x:81/u"),
+            ("http://r.x/u", "http://r.x/v2/", "http://r.x/u"),
+        ] {
+            let mut location: Url = location.parse().unwrap();
+            repair_scheme(&mut location, &asked.parse().unwrap());
+            assert_eq!(location.as_str(), expected);
+        }
+    }
+}
