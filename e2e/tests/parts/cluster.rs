@@ -277,6 +277,24 @@ async fn registries(own: &Own, services: &Services, ca: &Path, files: &Path) {
     assert!(log.contains("GET /v2/box/manifests/"), "{log}");
 }
 
+/// Go's own tests of what only the cluster runs. With the flags of the build, for its cache.
+#[tokio::test]
+async fn the_git_servers_own_tests_hold() {
+    let mut go = Command::new("go");
+    go.args(["test", "-trimpath", "-tags", "netgo,osusergo", "./cmd/gitd"])
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/cluster"))
+        .env(
+            "GOCACHE",
+            Layout::from_env().unwrap().cache.join("go-build"),
+        )
+        .kill_on_drop(true);
+    let output = timeout(CALL, go.output())
+        .await
+        .expect("go test takes seconds")
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+}
+
 #[tokio::test]
 async fn the_audit_log_tells_who_wrote_what_before_the_writer_knows() {
     if !possible() {

@@ -1,6 +1,7 @@
 //! What images, charts, documentation and the cluster itself promise. Run by `make test`, one test
 //! at a time; needs the cluster's programs (Helm among them).
 
+mod cargo_target;
 mod charts;
 #[cfg(test)] // it is always; says to clippy that helpers are test code too
 mod cluster;
