@@ -3,6 +3,7 @@
 
 pub mod build;
 pub mod ca;
+pub mod check;
 pub mod closure;
 pub mod confine;
 pub mod entry_point;
@@ -19,6 +20,8 @@ pub mod nar_hash;
 pub mod nix;
 pub mod paths;
 pub mod program;
+pub mod publish;
+pub mod push;
 pub mod recipe;
 pub mod report;
 pub mod resources;
@@ -27,6 +30,7 @@ pub mod settings;
 pub mod stages;
 pub mod stop;
 pub mod store_path;
+pub mod target;
 pub mod telemetry;
 #[cfg(test)]
 mod testing;

@@ -1,5 +1,6 @@
 //! One container from its start to its exit code.
 
+use std::future::Future;
 use std::time::Duration;
 
 use firn_crd::exit::Reason;
@@ -11,7 +12,7 @@ use crate::paths::Paths;
 use crate::settings::{Arguments, Command, Settings};
 use crate::stages::Stages;
 use crate::stop::Stop;
-use crate::{build, fetch, report};
+use crate::{build, check, fetch, publish, push, report};
 
 /// Does what the command says, leaves the report, and gives the exit code.
 pub fn run(arguments: Arguments) -> u8 {
@@ -36,16 +37,36 @@ fn perform(arguments: Arguments, stages: &mut Stages) -> Result<Outcome> {
     let result = match (command, &settings.run.work) {
         // On this thread: the confined one must have a runtime of its own.
         (Command::Build, Work::Build(build)) => build::build(&settings, build, stages, &stop),
+        (Command::Check, Work::Build(build)) => {
+            runtime.block_on(until(&stop, check::check(&settings, build)))
+        }
         (Command::Fetch, Work::Build(build)) => {
             // Ends its programs by itself.
             runtime.block_on(fetch::fetch(&settings, build, stages, &stop))
         }
+        (Command::Push, Work::Build(build)) => {
+            runtime.block_on(until(&stop, push::push(&settings, build, stages, &stop)))
+        }
+        (Command::Publish, Work::Publish { digest }) => runtime.block_on(until(
+            &stop,
+            publish::publish(&settings, digest, stages, &stop),
+        )),
         (command, Work::Build(_) | Work::Publish { .. }) => Err(Failure::new(
             Reason::InternalError,
-            format!("the run has no orders for `{command}`, or it is not there yet"),
+            format!("the run has no orders for `{command}`"),
         )),
     };
     // A layer that is being made is of no use any more.
     runtime.shutdown_timeout(Duration::from_millis(100));
     result
+}
+
+/// Ends at once when the pod is told to go.
+async fn until(stop: &Stop, work: impl Future<Output = Result<Outcome>>) -> Result<Outcome> {
+    tokio::select! {
+        // A signal that has come counts before anything that is done.
+        biased;
+        () = stop.requested() => Err(Stop::failure()),
+        done = work => done,
+    }
 }

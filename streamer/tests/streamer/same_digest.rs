@@ -1,18 +1,12 @@
 //! The same closure gives the same layers, whatever the file system, the modes, the order of
 //! directories, the clock, and the number of threads.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a fixture that cannot be made fails the test"
-)]
-
-mod made;
 
 use std::path::Path;
 
+use crate::made::{Package, layer, noise, store_path};
 use firn_oci::{Compression, Digest};
 use firn_streamer::closure::Closure;
 use firn_streamer::layering::plan;
-use made::{Package, layer, noise, store_path};
 
 fn packages() -> Vec<Package> {
     (0..20)

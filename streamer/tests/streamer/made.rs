@@ -1,8 +1,4 @@
 //! A made store: paths with files on a real file system, and what Nix would say of them.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a fixture that cannot be made fails the test"
-)]
 
 use std::fs;
 use std::num::NonZeroUsize;

@@ -1,20 +1,14 @@
 //! The promise of the layers, on real bytes: of a closure of 200 paths in at most 60 layers, one
 //! path is changed at a time, its users staying as they are. At most 3 layers are new, with at
 //! most 5 % of the bytes unless the path itself is larger.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a fixture that cannot be made fails the test"
-)]
-
-mod made;
 
 use std::collections::BTreeMap;
 
+use crate::made::{Package, layer, noise, store_path};
 use firn_oci::{Compression, Digest};
 use firn_streamer::closure::{Closure, PathInfo};
 use firn_streamer::layering::plan;
 use firn_streamer::store_path::StorePath;
-use made::{Package, layer, noise, store_path};
 
 const PATHS: usize = 200;
 const LAYERS: u32 = 60;

@@ -1,0 +1,159 @@
+//! Where the image goes: a client of the registry with the pod's credentials, and the registry's
+//! answers as failures.
+
+use std::fs;
+use std::io;
+use std::time::Duration;
+
+use firn_crd::exit::Reason;
+use firn_crd::pod;
+use firn_oci::registry::{Credentials, Error, Limits, ManifestName, Registry, RegistrySettings};
+use firn_oci::{Digest, Document, Reference, Repository, Tag};
+use tokio::time::Instant;
+
+use crate::ca;
+use crate::failure::{Failure, Result, chain};
+use crate::settings::Settings;
+use crate::stop::Stop;
+
+/// How long check asks again: a wrong address or password should show soon.
+pub const CHECK_PATIENCE: Duration = Duration::from_secs(60);
+/// How long push and publish ask again: a build of an hour is not thrown away for a registry that
+/// is back in a quarter of one.
+pub const PUSH_PATIENCE: Duration = Duration::from_secs(15 * 60);
+/// Tags are not moved later than this after the container's start, by the monotone clock: a pod
+/// that slept may have been given up and followed by another.
+pub const TAG_LIMIT: Duration = Duration::from_secs(2 * 60 * 60);
+
+/// One repository of one registry.
+#[derive(Debug)]
+pub struct Target {
+    /// The client.
+    pub registry: Registry,
+    /// The repository.
+    pub repository: Repository,
+    tags: Vec<Tag>,
+    deadline: Instant,
+}
+
+impl Target {
+    /// The target that the run names, with the push Secret's credentials.
+    pub fn new(settings: &Settings, patience: Duration) -> Result<Self> {
+        let output = &settings.run.output;
+        let invalid = |error: &dyn std::error::Error| {
+            // The API admits neither; a message beats a panic.
+            Failure::new(Reason::InternalError, chain(error))
+        };
+        let reference: Reference = output.repository.parse().map_err(|error| invalid(&error))?;
+        let tags = output
+            .tags
+            .iter()
+            .map(|tag| tag.parse())
+            .collect::<std::result::Result<_, _>>()
+            .map_err(|error: firn_oci::reference::ReferenceError| invalid(&error))?;
+        let mounts = [pod::PUSH_CA];
+        let client = RegistrySettings {
+            plain_http: output.plain_http,
+            extra_ca_pem: ca::extra(settings, &mounts)
+                .map_err(|error| Failure::internal(&error))?,
+            credentials: credentials(settings)?,
+            limits: Limits {
+                retry_budget: patience,
+                ..Limits::default()
+            },
+            ..RegistrySettings::new(reference.host)
+        };
+        let registry = Registry::new(client)
+            .map_err(|error| Failure::new(Reason::RegistryUnavailable, chain(&error)))?;
+        Ok(Self {
+            registry,
+            repository: reference.repository,
+            tags,
+            deadline: Instant::now() + TAG_LIMIT,
+        })
+    }
+
+    /// A manifest by its digest. `None`: it is not there.
+    pub async fn manifest(&self, digest: &Digest) -> Result<Option<Document>> {
+        let name = ManifestName::Digest(*digest);
+        let found = self.registry.get_manifest(&self.repository, &name).await;
+        found.map_err(|error| failure(&error))
+    }
+
+    /// Moves the run's tags to `manifest`, which must be there with all it points to. Tags that
+    /// are there already are left alone.
+    pub async fn tag(&self, manifest: &Document, stop: &Stop) -> Result<()> {
+        for tag in &self.tags {
+            let name = ManifestName::Tag(tag.clone());
+            let there = self.registry.head_manifest(&self.repository, &name).await;
+            let there = there.map_err(|error| failure(&error))?;
+            if there.is_some_and(|there| there.digest == manifest.descriptor.digest) {
+                continue;
+            }
+            // Last thing before the request: between here and its arrival nobody can hold it.
+            stop.check()?;
+            self.check_deadline()?;
+            let put = self
+                .registry
+                .put_manifest(&self.repository, &name, manifest);
+            put.await.map_err(|error| failure(&error))?;
+            tracing::info!(%tag, digest = %manifest.descriptor.digest, "tag moved");
+        }
+        Ok(())
+    }
+
+    fn check_deadline(&self) -> Result<()> {
+        if Instant::now() < self.deadline {
+            return Ok(());
+        }
+        Err(Failure::new(
+            Reason::NotLatest,
+            format!(
+                "the push took more than {} minutes: the image is in {}, but no tag was moved, since a newer build may have been published",
+                TAG_LIMIT.as_secs() / 60,
+                self.repository
+            ),
+        ))
+    }
+}
+
+fn credentials(settings: &Settings) -> Result<Credentials> {
+    let file = settings.paths.at(pod::PUSH_SECRET).join("config.json");
+    match fs::read(&file) {
+        Ok(bytes) => Credentials::from_docker_config(&bytes).map_err(|error| {
+            Failure::new(
+                Reason::PushAuthFailed,
+                format!("the push Secret cannot be used: {}", chain(&error)),
+            )
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Credentials::default()),
+        Err(error) => Err(Failure::internal(&error)),
+    }
+}
+
+/// What a registry's answer means for the build.
+pub fn failure(error: &Error) -> Failure {
+    let reason = if error.is_auth() {
+        Reason::PushAuthFailed
+    } else if error.is_rate_limited() {
+        Reason::RegistryRateLimited
+    } else if error.is_tag_immutable() {
+        Reason::TagImmutable
+    } else if error.is_unavailable() {
+        Reason::RegistryUnavailable
+    } else if matches!(error, Error::Refused(_)) {
+        Reason::ManifestRejected
+    } else {
+        Reason::InternalError
+    };
+    let retry_after = error
+        .retry_after()
+        .map(|d| u32::try_from(d.as_secs()).unwrap_or(u32::MAX));
+    let message = chain(error);
+    let remedy = if reason == Reason::PushAuthFailed {
+        "; see `pushSecretRef`"
+    } else {
+        ""
+    };
+    Failure::new(reason, format!("{message}{remedy}")).with_retry_after(retry_after)
+}

@@ -1,0 +1,12 @@
+//! What the streamer promises, on real files and against a registry that remembers everything. One
+//! program, so that it is linked once.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a fixture that cannot be made fails the test"
+)]
+
+mod made;
+mod process;
+mod push;
+mod same_digest;
+mod small_change;
