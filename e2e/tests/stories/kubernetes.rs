@@ -2,10 +2,86 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use firn_e2e::registry::Registry;
-use firn_e2e::story::{BUILD, Wanted, names, tell};
+use firn_e2e::story::{BUILD, Wanted, World, names, tell};
 use firn_e2e::wait::{Seen, eventually};
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
+use serde_json::json;
+
+#[expect(clippy::unwrap_used, reason = "the tables are files of this repository")]
+#[path = "../../../crd/tests/table/mod.rs"]
+mod table;
+
+/// Each bad manifest is refused by the real API server with its message, each good one passes.
+#[tokio::test]
+async fn the_api_server_refuses_bad_manifests_with_their_messages() -> Result<()> {
+    tell("manifests", async |world| {
+        let mut wrong = Vec::new();
+        let cases: Vec<_> = table::refused()
+            .into_iter()
+            .chain(table::accepted())
+            .collect();
+        ensure!(cases.len() > 120, "only {} manifests", cases.len());
+        for case in cases {
+            let answer = submit(world, &case).await?;
+            let as_told = match &answer {
+                Ok(()) => case.message.is_empty(),
+                Err(text) => !case.message.is_empty() && text.contains(&case.message),
+            };
+            if !as_told {
+                wrong.push(format!(
+                    "{}: expected {:?}, got {answer:?}",
+                    case.name, case.message
+                ));
+            }
+        }
+        ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+        Ok(())
+    })
+    .await
+}
+
+/// What the API server says to a manifest, or to an update of it; nothing is kept but what an
+/// update needs.
+async fn submit(world: &World, case: &table::Case) -> Result<std::result::Result<(), String>> {
+    let kind = case.object["kind"]
+        .as_str()
+        .context("a manifest without kind")?;
+    let gvk = GroupVersionKind::gvk("firn.dev", "v1alpha1", kind);
+    let resource = ApiResource::from_gvk_with_plural(&gvk, &format!("{}s", kind.to_lowercase()));
+    let api: Api<DynamicObject> =
+        Api::namespaced_with(world.client.clone(), &world.namespace, &resource);
+    let mut object = case.object.clone();
+    object["metadata"]["namespace"] = json!(world.namespace);
+    // The operator is to leave it alone.
+    if kind == "NixImage" && case.update.is_some() {
+        object["spec"]["suspend"] = json!(true);
+    }
+    let name = object["metadata"]["name"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    let strict = PatchParams {
+        dry_run: case.update.is_none(),
+        field_manager: Some("firn-e2e".to_owned()),
+        force: true,
+        field_validation: Some(kube::api::ValidationDirective::Strict),
+    };
+    let created = api.patch(&name, &strict, &Patch::Apply(&object)).await;
+    let Some(update) = &case.update else {
+        return Ok(created.map(drop).map_err(|error| error.to_string()));
+    };
+    created.with_context(|| format!("{}: the object to be updated was refused", case.name))?;
+    let dry = PatchParams {
+        dry_run: true,
+        ..PatchParams::default()
+    };
+    let updated = api.patch(&name, &dry, &Patch::Merge(update)).await;
+    api.delete(&name, &kube::api::DeleteParams::default())
+        .await?;
+    Ok(updated.map(drop).map_err(|error| error.to_string()))
+}
 
 #[tokio::test]
 async fn an_image_deleted_in_the_middle_of_its_build_leaves_nothing_and_no_tag_appears()
