@@ -14,6 +14,9 @@ use super::{Error, Lock};
 /// are escaped: tar lists them so.
 pub type Owners = BTreeMap<String, String>;
 
+/// Changes when other files are kept of a tree: what an older Firn unpacked is not taken for whole.
+const FORM: u32 = 2;
+
 /// Unpacks `debs` into `<cache>/tree-<id>`; what is there already is whole. `debs` are in the
 /// order of the packages.
 pub(super) fn unpack(
@@ -21,7 +24,7 @@ pub(super) fn unpack(
     debs: &[PathBuf],
     cache: &Path,
 ) -> Result<(PathBuf, Owners), Error> {
-    let unpacked = cache.join(format!("tree-{}", lock.id()));
+    let unpacked = cache.join(format!("tree-{FORM}-{}", lock.id()));
     let (root, owners) = (unpacked.join("root"), unpacked.join("owners"));
     if !unpacked.exists() {
         let folder = tempfile::tempdir_in(cache).map_err(file("make a folder in", cache))?;
