@@ -10,6 +10,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use super::error::file;
+use super::fetch::Mirror;
 use super::lock::Package;
 use super::{Error, Lock};
 
@@ -69,70 +70,6 @@ impl Apt {
         Ok(apt)
     }
 
-    /// The newest versions of `roots` and everything they depend on.
-    pub(super) fn resolve(&self, roots: &[&str]) -> Result<Lock, Error> {
-        let mut arguments = vec!["-y", "--print-uris", "install"];
-        arguments.extend(roots);
-        let output = self.run(&format!("resolve {}", roots.join(" ")), &arguments)?;
-        let mut packages: Vec<Package> = output
-            .lines()
-            .map(print_uris_line)
-            .collect::<Result<_, _>>()?;
-        packages.sort();
-        Ok(Lock {
-            suite: self.suite.clone(),
-            arch: self.arch.clone(),
-            archive_date: self.archive_date()?,
-            roots: roots.iter().map(|&r| r.to_owned()).collect(),
-            packages,
-        })
-    }
-
-    /// The versions the index has of each of `names`.
-    pub(super) fn versions(&self, names: &[&str]) -> Result<BTreeMap<String, Vec<String>>, Error> {
-        let output = self
-            .program("apt-cache")
-            .arg("madison")
-            .args(names)
-            .output()
-            .map_err(|source| Error::StartProgram {
-                program: "apt-cache",
-                source,
-            })?;
-        let mut versions: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for line in String::from_utf8_lossy(&output.stdout).lines() {
-            let mut words = line.split('|').map(str::trim);
-            if let (Some(name), Some(version)) = (words.next(), words.next()) {
-                versions
-                    .entry(name.to_owned())
-                    .or_default()
-                    .push(version.to_owned());
-            }
-        }
-        Ok(versions)
-    }
-
-    /// Downloads exactly `packages` into the folder `to`. apt checks them against the signed
-    /// index; the caller checks them against the lock.
-    pub(super) fn download(&self, packages: &[&Package], to: &Path) -> Result<(), Error> {
-        let wanted: Vec<String> = packages
-            .iter()
-            .map(|p| format!("{}={}", p.name, p.version))
-            .collect();
-        let mut command = self.program("apt-get");
-        command
-            .arg("-qq")
-            .arg("download")
-            .args(&wanted)
-            .current_dir(to);
-        succeed(
-            &mut command,
-            "apt-get",
-            &format!("download {} packages", wanted.len()),
-        )
-        .map(drop)
-    }
-
     /// `Date` of the archive's signed index.
     fn archive_date(&self) -> Result<String, Error> {
         let lists = self.directory.path().join("lists");
@@ -167,6 +104,69 @@ impl Apt {
     }
 }
 
+impl Mirror for Apt {
+    fn resolve(&self, roots: &[&str]) -> Result<Lock, Error> {
+        let mut arguments = vec!["-y", "--print-uris", "install"];
+        arguments.extend(roots);
+        let output = self.run(&format!("resolve {}", roots.join(" ")), &arguments)?;
+        let mut packages: Vec<Package> = output
+            .lines()
+            .map(print_uris_line)
+            .collect::<Result<_, _>>()?;
+        packages.sort();
+        Ok(Lock {
+            suite: self.suite.clone(),
+            arch: self.arch.clone(),
+            archive_date: self.archive_date()?,
+            roots: roots.iter().map(|&r| r.to_owned()).collect(),
+            packages,
+        })
+    }
+
+    fn versions(&self, names: &[&str]) -> Result<BTreeMap<String, Vec<String>>, Error> {
+        let output = self
+            .program("apt-cache")
+            .arg("madison")
+            .args(names)
+            .output()
+            .map_err(|source| Error::StartProgram {
+                program: "apt-cache",
+                source,
+            })?;
+        let mut versions: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for line in String::from_utf8_lossy(&output.stdout).lines() {
+            let mut words = line.split('|').map(str::trim);
+            if let (Some(name), Some(version)) = (words.next(), words.next()) {
+                versions
+                    .entry(name.to_owned())
+                    .or_default()
+                    .push(version.to_owned());
+            }
+        }
+        Ok(versions)
+    }
+
+    /// apt checks the files against the signed index; the caller checks them against the lock.
+    fn download(&self, packages: &[&Package], to: &Path) -> Result<(), Error> {
+        let wanted: Vec<String> = packages
+            .iter()
+            .map(|p| format!("{}={}", p.name, p.version))
+            .collect();
+        let mut command = self.program("apt-get");
+        command
+            .arg("-qq")
+            .arg("download")
+            .args(&wanted)
+            .current_dir(to);
+        succeed(
+            &mut command,
+            "apt-get",
+            &format!("download {} packages", wanted.len()),
+        )
+        .map(drop)
+    }
+}
+
 /// What is taken over from the machine.
 struct Machine {
     mirror: String,
@@ -193,10 +193,12 @@ impl Machine {
             .lines()
             .filter(is_proxy)
             .fold(String::new(), |text, line| text + line + "\n");
-        Ok(Self {
-            mirror: debian_mirror(&uris).to_owned(),
-            proxies,
-        })
+        // Say, of snapshot.debian.org, which keeps every version.
+        let mirror = std::env::var_os("FIRN_DEBIAN_MIRROR").map_or_else(
+            || debian_mirror(&uris).to_owned(),
+            |mirror| mirror.to_string_lossy().into_owned(),
+        );
+        Ok(Self { mirror, proxies })
     }
 }
 

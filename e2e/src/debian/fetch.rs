@@ -1,6 +1,7 @@
 //! From pins to files: what is in the cache is used, the rest is downloaded and checked. A pin
 //! that the mirror lost is replaced loudly and on record.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -8,7 +9,6 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use super::apt::Apt;
 use super::error::file;
 use super::lock::{Package, hex};
 use super::{Error, Lock};
@@ -32,8 +32,22 @@ pub(super) fn lock_directory(cache: &Path) -> Result<File, Error> {
     Ok(lock)
 }
 
-/// All files of `lock`, or of the set that replaces it.
-pub(super) fn fetch(lock: &Lock, cache: &Path) -> Result<Fetched, Error> {
+/// Where packages come from.
+pub(super) trait Mirror {
+    /// The newest versions of `roots` and everything they depend on.
+    fn resolve(&self, roots: &[&str]) -> Result<Lock, Error>;
+    /// The versions there are of each of `names`.
+    fn versions(&self, names: &[&str]) -> Result<BTreeMap<String, Vec<String>>, Error>;
+    /// Downloads exactly `packages` into the folder `to`, under their file names.
+    fn download(&self, packages: &[&Package], to: &Path) -> Result<(), Error>;
+}
+
+/// All files of `lock`, or of the set that replaces it. The mirror is opened only if it is needed.
+pub(super) fn fetch<M: Mirror>(
+    lock: &Lock,
+    cache: &Path,
+    open: impl FnOnce() -> Result<M, Error>,
+) -> Result<Fetched, Error> {
     let missing = missing(lock, cache)?;
     if missing.is_empty() {
         return Ok(fetched(lock.clone(), cache));
@@ -45,16 +59,14 @@ pub(super) fn fetch(lock: &Lock, cache: &Path) -> Result<Fetched, Error> {
              them; delete that file to try again",
             record.display()
         ));
-        download(
-            &Apt::open(cache, &lock.suite, &lock.arch)?,
-            &replacement,
-            cache,
-        )?;
+        if !self::missing(&replacement, cache)?.is_empty() {
+            download(&open()?, &replacement, cache)?;
+        }
         return Ok(fetched(replacement, cache));
     }
-    let apt = Apt::open(cache, &lock.suite, &lock.arch)?;
+    let mirror = open()?;
     let names: Vec<&str> = missing.iter().map(|p| p.name.as_str()).collect();
-    let versions = apt.versions(&names)?;
+    let versions = mirror.versions(&names)?;
     let lost: Vec<Lost<'_>> = missing
         .iter()
         .map(|package| Lost {
@@ -64,14 +76,14 @@ pub(super) fn fetch(lock: &Lock, cache: &Path) -> Result<Fetched, Error> {
         .filter(|lost| !lost.has.contains(&lost.package.version))
         .collect();
     if lost.is_empty() {
-        download(&apt, lock, cache)?;
+        download(&mirror, lock, cache)?;
         return Ok(fetched(lock.clone(), cache));
     }
     say(&replacement_warning(lock, &lost, &record));
     // The whole set anew: one newer package among older ones may miss a newer library.
     let roots: Vec<&str> = lock.roots.iter().map(String::as_str).collect();
-    let replacement = apt.resolve(&roots)?;
-    download(&apt, &replacement, cache)?;
+    let replacement = mirror.resolve(&roots)?;
+    download(&mirror, &replacement, cache)?;
     fs::write(&record, replacement.to_string()).map_err(file("write", &record))?;
     Ok(fetched(replacement, cache))
 }
@@ -96,8 +108,8 @@ fn replacement_warning(lock: &Lock, lost: &[Lost<'_>], record: &Path) -> String 
     format!(
         "warning: Debian {} no longer has {} pinned package(s):\n{packages}\
          Resolving all of them anew; what is used instead is recorded in {}.\n\
-         To pin the new versions: `firn-images lock`. To get the old ones: a mirror of \
-         snapshot.debian.org of {}.",
+         To pin the new versions: `firn-images lock`. To get the old ones: set \
+         FIRN_DEBIAN_MIRROR to the archive of {} on snapshot.debian.org.",
         lock.suite,
         lost.len(),
         record.display(),
@@ -143,13 +155,13 @@ fn missing<'a>(lock: &'a Lock, cache: &Path) -> Result<Vec<&'a Package>, Error> 
 }
 
 /// Downloads what is missing of `lock`, checks it, and only then gives it its name.
-fn download(apt: &Apt, lock: &Lock, cache: &Path) -> Result<(), Error> {
+fn download(mirror: &impl Mirror, lock: &Lock, cache: &Path) -> Result<(), Error> {
     let missing = missing(lock, cache)?;
     if missing.is_empty() {
         return Ok(());
     }
     let folder = tempfile::tempdir_in(cache).map_err(file("make a folder in", cache))?;
-    apt.download(&missing, folder.path())?;
+    mirror.download(&missing, folder.path())?;
     for package in missing {
         let path = folder.path().join(package.file_name());
         let actual = sha256(&path).map_err(file("read", &path))?;
@@ -232,14 +244,79 @@ mod tests {
         fs::create_dir(cache.path().join("debs")).unwrap();
         let lock = lock(vec![package("whole", b"y")]);
         fs::write(deb(&lock.packages[0], cache.path()), b"y").unwrap();
-        assert_eq!(fetch(&lock, cache.path()).unwrap().lock, lock);
+        let closed = || -> Result<Fake, Error> { panic!("the mirror is opened") };
+        assert_eq!(fetch(&lock, cache.path(), closed).unwrap().lock, lock);
         assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 1, "only debs");
     }
 
+    /// A mirror with one version of one package.
+    struct Fake {
+        has: Package,
+        content: &'static [u8],
+    }
+
+    impl Mirror for Fake {
+        fn resolve(&self, roots: &[&str]) -> Result<Lock, Error> {
+            assert_eq!(roots, ["whole"]);
+            Ok(lock(vec![self.has.clone()]))
+        }
+
+        fn versions(&self, names: &[&str]) -> Result<BTreeMap<String, Vec<String>>, Error> {
+            assert_eq!(names, ["whole"]);
+            Ok([(self.has.name.clone(), vec![self.has.version.clone()])].into())
+        }
+
+        fn download(&self, packages: &[&Package], to: &Path) -> Result<(), Error> {
+            assert_eq!(packages, [&self.has]);
+            let path = to.join(self.has.file_name());
+            fs::write(&path, self.content).map_err(file("write", &path))
+        }
+    }
+
+    fn cache() -> tempfile::TempDir {
+        let cache = tempfile::tempdir().unwrap();
+        fs::create_dir(cache.path().join("debs")).unwrap();
+        cache
+    }
+
     #[test]
-    fn another_file_under_the_same_version_is_refused() {
-        let error = check(&package("git", b"x"), "0".repeat(64)).unwrap_err();
+    fn a_lost_pin_is_replaced_and_recorded_and_the_record_is_used_again() {
+        let cache = cache();
+        let pinned = lock(vec![package("whole", b"old")]);
+        let newer = Package {
+            version: "2".into(),
+            ..package("whole", b"new")
+        };
+        let open = || {
+            Ok(Fake {
+                has: newer.clone(),
+                content: b"new",
+            })
+        };
+        let fetched = fetch(&pinned, cache.path(), open).unwrap();
+        assert_eq!(fetched.lock, lock(vec![newer.clone()]));
+        assert_eq!(fs::read(&fetched.debs[0]).unwrap(), b"new");
+        let record = cache.path().join(format!("replaces-{}.lock", pinned.id()));
+        let recorded: Lock = fs::read_to_string(record).unwrap().parse().unwrap();
+        assert_eq!(recorded, fetched.lock);
+        let closed = || -> Result<Fake, Error> { panic!("the mirror is opened") };
+        let again = fetch(&pinned, cache.path(), closed).unwrap();
+        assert_eq!(again.lock, recorded);
+    }
+
+    #[test]
+    fn a_mirror_that_has_the_pin_is_used_and_its_file_checked() {
+        let pinned = lock(vec![package("whole", b"old")]);
+        let mirror = |content| {
+            let has = pinned.packages[0].clone();
+            move || Ok(Fake { has, content })
+        };
+        let cache = cache();
+        let error = fetch(&pinned, cache.path(), mirror(b"bad")).unwrap_err();
         assert!(matches!(error, Error::DigestMismatch { .. }), "{error}");
+        assert_eq!(missing(&pinned, cache.path()).unwrap().len(), 1);
+        let fetched = fetch(&pinned, cache.path(), mirror(b"old")).unwrap();
+        assert_eq!(fetched.lock, pinned);
     }
 
     #[test]

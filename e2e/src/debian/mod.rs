@@ -22,6 +22,8 @@ pub use error::Error;
 pub use lock::Lock;
 pub use unpack::Owners;
 
+use fetch::Mirror as _;
+
 /// The committed pins of everything Firn's images take from Debian.
 pub const LOCK: &str = include_str!("../../debian/forky-amd64.lock");
 
@@ -53,7 +55,8 @@ pub struct Tree {
 pub fn tree(lock: &Lock, cache: &Path) -> Result<Tree, Error> {
     let cache = cache.join("debian");
     let _guard = fetch::lock_directory(&cache)?;
-    let fetched = fetch::fetch(lock, &cache)?;
+    let open = || apt::Apt::open(&cache, &lock.suite, &lock.arch);
+    let fetched = fetch::fetch(lock, &cache, open)?;
     let (root, owners) = unpack::unpack(&fetched.lock, &fetched.debs, &cache)?;
     Ok(Tree {
         root,

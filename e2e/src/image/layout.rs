@@ -92,8 +92,8 @@ fn layer(layout: &Layout, tree: &Tree, folder: &Path) -> Result<Layer, Error> {
     layout.finish_layer(tar).map_err(failed)
 }
 
-/// How containers of the image start.
-pub(super) fn config(name: &str, image: &Image, version: &str) -> ContainerConfig {
+/// How containers of image `name` start.
+pub fn config(name: &str, image: &Image, version: &str) -> ContainerConfig {
     let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
     ContainerConfig {
         user: image.user.clone(),

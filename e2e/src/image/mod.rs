@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 pub use declaration::{Declaration, Image};
 pub use error::Error;
-pub use layout::{Built, architecture};
+pub use layout::{Built, architecture, config};
 pub use tree::{Node, Tree};
 
 use crate::debian;

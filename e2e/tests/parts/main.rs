@@ -6,3 +6,4 @@ mod charts;
 #[cfg(test)] // it is always; says to clippy that helpers are test code too
 mod cluster;
 mod docs;
+mod images;
