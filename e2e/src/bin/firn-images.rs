@@ -8,7 +8,9 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use firn_e2e::debian;
-use firn_e2e::image::{self, Contents, Declaration, Parts};
+use firn_e2e::image::{self, Contents, Declaration, Parts, Pushed};
+use firn_oci::registry::{Credentials, Registry, RegistrySettings};
+use firn_oci::{Reference, RegistryHost};
 
 /// Builds and pushes Firn's own container images.
 #[derive(Debug, Parser)]
@@ -25,6 +27,8 @@ struct Arguments {
 enum Command {
     /// Write each image as an OCI layout into a folder of its own
     Build(Output),
+    /// Push the images that `build` wrote
+    Push(Push),
     /// Write each image's files into a folder of its own, for Dockerfile
     Tree(Output),
     /// Pin the newest Debian packages: rewrites e2e/debian/forky-amd64.lock
@@ -44,6 +48,28 @@ struct Output {
     target_dir: Option<PathBuf>,
 }
 
+#[derive(Debug, Args)]
+struct Push {
+    /// The folder that `build` wrote
+    #[arg(long)]
+    from: PathBuf,
+    /// Registry and prefix: registry.example.com/firn makes registry.example.com/firn/operator
+    #[arg(long)]
+    to: String,
+    /// The tag
+    #[arg(long, default_value = env!("CARGO_PKG_VERSION"))]
+    tag: String,
+    /// Logins in Docker's format [default: ~/.docker/config.json, if there is one]
+    #[arg(long, env = "FIRN_DOCKER_CONFIG", hide_env_values = true)]
+    docker_config: Option<PathBuf>,
+    /// A PEM file of authorities to trust besides the system's; may be given several times
+    #[arg(long)]
+    ca: Vec<PathBuf>,
+    /// Speak HTTP without TLS
+    #[arg(long)]
+    plain_http: bool,
+}
+
 fn main() -> ExitCode {
     match run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -58,6 +84,7 @@ fn main() -> ExitCode {
 fn run(Arguments { cache, command }: &Arguments) -> anyhow::Result<()> {
     match command {
         Command::Build(output) => build(output, cache),
+        Command::Push(arguments) => push(arguments),
         Command::Tree(output) => tree(output, cache),
         Command::Lock => lock(cache),
     }
@@ -94,6 +121,55 @@ fn tree(output: &Output, cache: &Path) -> anyhow::Result<()> {
         Contents::of(image, &parts)?.write_to(&output.out.join(name))?;
     }
     Ok(())
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn push(arguments: &Push) -> anyhow::Result<()> {
+    let Push { from, to, tag, .. } = arguments;
+    for name in Declaration::committed()?.images.keys() {
+        let reference: Reference = format!("{to}/{name}:{tag}").parse()?;
+        let registry = Registry::new(registry_settings(arguments, reference.host.clone())?)?;
+        let tag = reference.tag.as_ref().context("there is no tag")?;
+        let folder = from.join(name);
+        let pushed = image::push(&folder, &registry, &reference.repository, tag).await?;
+        let Pushed {
+            digest,
+            uploaded,
+            reused,
+        } = pushed;
+        writeln!(
+            io::stdout(),
+            "{reference}@{digest}  {uploaded} layers sent, {reused} were there"
+        )?;
+    }
+    Ok(())
+}
+
+fn registry_settings(arguments: &Push, host: RegistryHost) -> anyhow::Result<RegistrySettings> {
+    let read = |path: &Path| {
+        std::fs::read(path).with_context(|| format!("failed to read {}", path.display()))
+    };
+    let config = match &arguments.docker_config {
+        Some(path) => Some(path.clone()),
+        None => std::env::home_dir()
+            .map(|home| home.join(".docker/config.json"))
+            .filter(|path| path.exists()),
+    };
+    let credentials = match config {
+        Some(path) => Credentials::from_docker_config(&read(&path)?)
+            .with_context(|| format!("failed to read the logins in {}", path.display()))?,
+        None => Credentials::default(),
+    };
+    Ok(RegistrySettings {
+        plain_http: arguments.plain_http,
+        extra_ca_pem: arguments
+            .ca
+            .iter()
+            .map(|path| read(path))
+            .collect::<Result<_, _>>()?,
+        credentials,
+        ..RegistrySettings::new(host)
+    })
 }
 
 /// Debian's tree, and the folder of Firn's programs.

@@ -45,6 +45,18 @@ pub enum Error {
         path: PathBuf,
         source: Box<LayoutError>,
     },
+    /// A layout that is to be pushed holds no image, or several.
+    #[error("{path:?} holds {count} images: only a layout of one can be pushed")]
+    NotOneImage { path: PathBuf, count: usize },
+    /// The manifest in a layout is none.
+    #[error("failed to read the manifest {path:?}")]
+    ParseManifest {
+        path: PathBuf,
+        source: Box<firn_oci::ParseError>,
+    },
+    /// The registry refuses or does not answer; it says so itself.
+    #[error(transparent)]
+    Registry(Box<firn_oci::registry::Error>),
     /// A name of an image is none.
     #[error("failed to name the image {name:?}: {problem}")]
     Name { name: String, problem: String },

@@ -17,6 +17,7 @@ pub mod declaration;
 mod error;
 mod layout;
 mod packages;
+mod push;
 mod tree;
 
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ use std::path::{Path, PathBuf};
 pub use declaration::{Declaration, Image};
 pub use error::Error;
 pub use layout::{Built, architecture, config};
+pub use push::{Pushed, push};
 pub use tree::{Node, Tree};
 
 use crate::debian;

@@ -9,7 +9,10 @@ use firn_e2e::wait::{Seen, eventually};
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
 use serde_json::json;
 
-#[expect(clippy::unwrap_used, reason = "the tables are files of this repository")]
+#[expect(
+    clippy::unwrap_used,
+    reason = "the tables are files of this repository"
+)]
 #[path = "../../../crd/tests/table/mod.rs"]
 mod table;
 
