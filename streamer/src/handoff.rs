@@ -116,7 +116,7 @@ pub fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), HandoffError> {
     fs::rename(&partial, path).map_err(failed)
 }
 
-/// Reads what [`write`] wrote. The file is not followed if it is a symbolic link, and its size is
+/// Reads what [`write()`] wrote. The file is not followed if it is a symbolic link, and its size is
 /// bounded.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, HandoffError> {
     let failed = |source| HandoffError::Read {

@@ -2,7 +2,7 @@
 //! behind. Nothing here knows git or Nix.
 //!
 //! A program gets a process group of its own. At the deadline or when the pod is told to go, the
-//! group gets SIGTERM, and SIGKILL after [`GRACE`].
+//! group gets SIGTERM, and SIGKILL after `GRACE`.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

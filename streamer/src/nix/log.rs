@@ -1,7 +1,7 @@
 //! Nix's log in its JSON form: shown as text, and remembered as far as a report needs it.
 //!
-//! Bounds: [`ACTIVITIES_MAX`] activities at once, [`TAIL_MAX`] bytes of log for each build,
-//! [`FAILED_MAX`] ended builds, [`ERRORS_MAX`] bytes of errors.
+//! Bounds: `ACTIVITIES_MAX` activities at once, `TAIL_MAX` bytes of log for each build,
+//! `FAILED_MAX` ended builds, `ERRORS_MAX` bytes of errors.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Write;
