@@ -24,14 +24,15 @@ pub const NAMESPACE: &str = "firn-e2e";
 /// Two small programs start in 3 s; a machine that is busy with a build takes longer.
 const START: Duration = Duration::from_secs(120);
 
+// The passwords are what the stories about secrets look for everywhere.
 const GIT_USER: &str = "reader";
-const GIT_PASSWORD: &str = "battery-staple-git";
+const GIT_PASSWORD: &str = "FIRN-CANARY-git";
 const REGISTRY_USER: &str = "pusher";
-const REGISTRY_PASSWORD: &str = "correct-horse-registry";
+const REGISTRY_PASSWORD: &str = "FIRN-CANARY-registry";
 /// bcrypt of [`REGISTRY_PASSWORD`], the only kind that the registry takes; fewer rounds than usual,
 /// for it is computed at each request and keeps no secret.
 const REGISTRY_HTPASSWD: &str =
-    "pusher:$2b$05$HO6p0xffTaO2z1a/McwrmerRiiKbKQAP2EO6lZOKcJzhRKD5BDBFO\n";
+    "pusher:$2b$05$s5qZirBPLwrIX.B4ZK/eROflhYidz.7Rfz6wi13PakvhLG1My1w/y\n";
 
 /// Addresses and credentials of a Git server and registries, of the embedded cluster or another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
