@@ -22,7 +22,7 @@ pub const NAMESPACE: &str = "demo";
 /// Whatever goes wrong, with what was seen last.
 pub async fn run(images: &Path) -> Result<()> {
     step("Firn is installed with its chart");
-    install(&Cluster::from_env()?, images)?;
+    install(&Cluster::from_env()?, images).await?;
     let world = World::begin(NAMESPACE.to_owned()).await?;
     let ca = world.ca_file();
 

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
+use firn_oci::Digest;
+use firn_oci::registry::{Registry, RegistrySettings};
 use serde_json::json;
 
 use crate::charts::{NAMESPACE, RELEASE, repository};
@@ -39,10 +41,10 @@ pub fn build_images(cache: &Path, target: &Path) -> Result<PathBuf> {
 
 /// Pushes the images to the cluster's registry and installs or upgrades the chart. Runs where the
 /// registry is reached.
-pub fn install(cluster: &Cluster, images: &Path) -> Result<()> {
+pub async fn install(cluster: &Cluster, images: &Path) -> Result<()> {
     let registry = &cluster.services().plain;
-    let operator = push(cluster, images, registry, "operator")?;
-    let builder = push(cluster, images, registry, "builder")?;
+    let operator = push(images, registry, "operator").await?.to_string();
+    let builder = push(images, registry, "builder").await?.to_string();
     let values = json!({
         "image": { "repository": format!("{registry}/firn/operator"), "digest": operator },
         "builder": { "image": { "repository": format!("{registry}/firn/builder"), "digest": builder } },
@@ -74,26 +76,20 @@ pub fn install(cluster: &Cluster, images: &Path) -> Result<()> {
     run(&mut helm)
 }
 
-/// Pushes one image; gives its digest.
-fn push(cluster: &Cluster, images: &Path, registry: &str, name: &str) -> Result<String> {
-    let reference = format!("{registry}/firn/{name}:{}", env!("CARGO_PKG_VERSION"));
-    let output = cluster
-        .command("crane")
-        .args(["push", "--insecure"])
-        .arg(images.join(name))
-        .arg(&reference)
-        .output()?;
-    ensure!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let pushed = String::from_utf8(output.stdout)?;
-    let (_, digest) = pushed
-        .trim()
-        .split_once('@')
-        .context("crane printed no digest")?;
-    Ok(digest.to_owned())
+/// Pushes one image to a registry that speaks plain HTTP; gives its digest.
+async fn push(images: &Path, registry: &str, name: &str) -> Result<Digest> {
+    let mut settings = RegistrySettings::new(registry.parse()?);
+    settings.plain_http = true;
+    let repository = format!("{registry}/firn/{name}").parse()?;
+    let tag = env!("CARGO_PKG_VERSION").parse()?;
+    let pushed = image::push(
+        &images.join(name),
+        &Registry::new(settings)?,
+        &repository,
+        &tag,
+    )
+    .await?;
+    Ok(pushed.digest)
 }
 
 /// Runs this program again, inside the embedded cluster's network, with `arguments`.

@@ -18,7 +18,8 @@ struct Arguments {
     images: Option<PathBuf>,
 }
 
-fn main() -> Result<()> {
+#[tokio::main]
+async fn main() -> Result<()> {
     let Arguments { target_dir, images } = Arguments::parse();
     let layout = Layout::from_env()?;
     let images = match images {
@@ -26,7 +27,7 @@ fn main() -> Result<()> {
         None => install::build_images(&layout.cache, &target_dir)?,
     };
     match Cluster::from_env() {
-        Ok(cluster) => install::install(&cluster, &images),
+        Ok(cluster) => install::install(&cluster, &images).await,
         // Outside: everything is built now, the rest happens where the registry is reached.
         Err(_) => install::again_inside(&layout, &["--images".into(), images.into()]),
     }
