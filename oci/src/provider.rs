@@ -57,6 +57,12 @@ pub(crate) fn says_tag_is_immutable(words: &str) -> bool {
         || words.contains("tag already exists")
 }
 
+/// Whether the words of a refusal are those of Go's HTTP server that was asked without TLS where it
+/// speaks TLS. <https://github.com/golang/go/blob/go1.26.0/src/net/http/server.go> (search "HTTPS server")
+pub(crate) fn says_tls_is_needed(words: &str) -> bool {
+    words.contains("HTTP request to an HTTPS server")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -374,3 +374,20 @@ fn ca_bundles_must_hold_certificates() {
         assert!(error.to_string().contains("r.example"), "{error}");
     }
 }
+
+#[tokio::test]
+async fn tls_with_a_registry_that_has_none_says_so() {
+    let fake = FakeRegistry::start().await.unwrap();
+    let registry = Registry::new(RegistrySettings {
+        plain_http: false,
+        limits: Limits {
+            retry_budget: Duration::ZERO,
+            ..fake.settings().limits
+        },
+        ..fake.settings()
+    })
+    .unwrap();
+    let error = registry.ping().await.unwrap_err();
+    assert!(error.is_unavailable());
+    assert!(error.to_string().contains("plain HTTP"), "{error}");
+}

@@ -134,6 +134,9 @@ impl Refusal {
             _ if is_blob_unknown(self) => {
                 "a layer or manifest was removed from the registry meanwhile: push again"
             }
+            400 if provider::says_tls_is_needed(&self.words) => {
+                "this registry speaks HTTPS: do not ask for plain HTTP"
+            }
             401 | 403 if self.standing == Standing::HelperNotRun => {
                 "the credentials name a helper program, which is not run: put a login for this \
                  registry into \"auths\""
@@ -262,6 +265,8 @@ impl Error {
         let source = source.without_url();
         let remedy = if is_certificate(&source) {
             "give the certificate of the authority that signed the registry's"
+        } else if has_cause(&source, "InvalidContentType") {
+            "it does not speak TLS: ask for plain HTTP, or check the port"
         } else {
             "check its name and port, that it runs, and proxies and network policies on the way"
         };
@@ -295,9 +300,13 @@ fn is_immutable(refusal: &Refusal) -> bool {
 /// reqwest has no predicate for it; rustls' words are stable enough, and only a remedy and one
 /// needless retry depend on them.
 fn is_certificate(error: &reqwest::Error) -> bool {
+    has_cause(error, "certificate")
+}
+
+fn has_cause(error: &reqwest::Error, words: &str) -> bool {
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
-        if cause.to_string().contains("certificate") {
+        if cause.to_string().contains(words) {
             return true;
         }
         source = cause.source();
