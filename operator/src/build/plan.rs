@@ -1,0 +1,213 @@
+//! From what is observed to what is done: synchronous, total, infallible. Pure.
+
+use std::time::Duration;
+
+use firn_crd::NixImageBuildStatus;
+use firn_crd::build_status::BuildOutcome;
+use firn_crd::exit::Reason;
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::ResourceExt;
+
+use super::progress::{Progress, is_finished, later, progress};
+use super::report::Failure;
+use super::{Observed, job, order, status};
+use crate::backoff;
+use crate::events::Event;
+
+/// How often a pod that does not start is looked at: what is wrong shows in events, which wake
+/// nobody.
+const PENDING_POLL: Duration = Duration::from_secs(5);
+/// How often a queued build counts the slots: the end of another's Job wakes it before.
+const QUEUE_POLL: Duration = Duration::from_secs(20);
+/// How often a build that runs is looked at; its Job and pods wake us before.
+const RUNNING_POLL: Duration = Duration::from_secs(10 * 60);
+
+/// What is done, in this order: actions, status, events, clean-up.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Plan {
+    /// What must be there before status speaks of it.
+    pub actions: Vec<Action>,
+    /// What status says, if it is to say something else than it does.
+    pub status: Option<Box<NixImageBuildStatus>>,
+    /// What people are told.
+    pub events: Vec<Event>,
+    /// What may go once status has taken it in.
+    pub cleanup: Vec<Action>,
+    /// When to look again, if nothing happens before.
+    pub look_again: Option<Timestamp>,
+}
+
+/// One write.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Make the account of build pods, unless it is there.
+    CreateAccount(Box<ServiceAccount>),
+    /// Make the Job, or find that it is there already.
+    CreateJob(Box<Job>),
+    /// Let the Job begin.
+    Resume {
+        /// Its name.
+        job: String,
+    },
+    /// Delete the Job, pods first.
+    DeleteJob {
+        /// Its name.
+        job: String,
+        /// Its UID.
+        uid: String,
+    },
+}
+
+impl Plan {
+    /// The plan on one line, for logs.
+    pub fn summary(&self) -> String {
+        let names: Vec<String> = self
+            .actions
+            .iter()
+            .chain(&self.cleanup)
+            .map(|action| match action {
+                Action::CreateAccount(_) => "create account".to_owned(),
+                Action::CreateJob(job) => format!("create {}", job.name_any()),
+                Action::Resume { job } => format!("resume {job}"),
+                Action::DeleteJob { job, .. } => format!("delete {job}"),
+            })
+            .chain(self.status.iter().map(|_| "write status".to_owned()))
+            .chain(self.look_again.map(|at| format!("look again at {at}")))
+            .collect();
+        names.join(", ")
+    }
+}
+
+/// What is done.
+pub fn plan(observed: &Observed) -> Plan {
+    let build = &observed.build;
+    let old = build.status.clone().unwrap_or_default();
+    if let Some(outcome) = old.outcome {
+        return after_the_end(observed, &old, outcome);
+    }
+    if build.metadata.deletion_timestamp.is_some() || orphaned(observed) {
+        // Everything below it goes with it; nothing new may appear.
+        return Plan::default();
+    }
+    let mut progress = progress(observed);
+    let mut actions = Vec::new();
+    if progress == Progress::Unmade {
+        match order::order(build, observed.image.as_deref(), &observed.site) {
+            Ok(order) => {
+                if !observed.has_account {
+                    let account = job::service_account(&order.namespace);
+                    actions.push(Action::CreateAccount(Box::new(account)));
+                }
+                actions.push(Action::CreateJob(Box::new(job::job(&order))));
+            }
+            Err(failure) => progress = Progress::Failed(failure),
+        }
+    }
+    if progress == Progress::Next {
+        actions.push(Action::Resume {
+            job: order::job_name(build),
+        });
+    }
+    let mut cleanup = Vec::new();
+    let stopped = matches!(progress, Progress::Failed(_) | Progress::Succeeded(_));
+    if stopped || build.spec.cancel {
+        cleanup.extend(stop(observed));
+    }
+    let new = status::status(observed, &progress);
+    Plan {
+        actions,
+        events: status::events(&old, &new, observed, &progress),
+        status: (new != old).then(|| Box::new(new)),
+        cleanup,
+        look_again: look_again(observed, &progress),
+    }
+}
+
+/// Whether the image it belongs to is gone or going.
+fn orphaned(observed: &Observed) -> bool {
+    observed.build.spec.image.is_some()
+        && observed
+            .image
+            .as_ref()
+            .is_none_or(|image| image.metadata.deletion_timestamp.is_some())
+}
+
+/// A recorded build holds nothing that runs. The Job of one that succeeded goes after some time;
+/// that of one that failed stays with it, for its log.
+fn after_the_end(observed: &Observed, old: &NixImageBuildStatus, outcome: BuildOutcome) -> Plan {
+    if let Some(stop) = stop(observed) {
+        return Plan {
+            cleanup: vec![stop],
+            ..Plan::default()
+        };
+    }
+    let succeeded = matches!(
+        outcome,
+        BuildOutcome::Published | BuildOutcome::NotChanged | BuildOutcome::Retagged
+    );
+    let Some(job) = observed
+        .job
+        .as_ref()
+        .filter(|job| succeeded && job.metadata.deletion_timestamp.is_none())
+    else {
+        return Plan::default();
+    };
+    let ended = old
+        .completion_time
+        .as_ref()
+        .map_or(observed.now, |time| time.0);
+    let goes = later(ended, observed.retention);
+    if goes > observed.now {
+        return Plan {
+            look_again: Some(goes),
+            ..Plan::default()
+        };
+    }
+    Plan {
+        cleanup: delete(job).into_iter().collect(),
+        ..Plan::default()
+    }
+}
+
+/// The end of a Job that is not over.
+fn stop(observed: &Observed) -> Option<Action> {
+    let job = observed.job.as_ref()?;
+    let running = job.metadata.deletion_timestamp.is_none() && !is_finished(job);
+    // One whose pod ended well completes by itself, a second later.
+    let completes = observed
+        .pods
+        .iter()
+        .any(|pod| super::report::success(pod).is_some());
+    (running && !completes).then(|| delete(job)).flatten()
+}
+
+fn delete(job: &Job) -> Option<Action> {
+    Some(Action::DeleteJob {
+        job: job.name_any(),
+        uid: job.uid()?,
+    })
+}
+
+fn look_again(observed: &Observed, progress: &Progress) -> Option<Timestamp> {
+    let pause = match progress {
+        Progress::Unmade | Progress::Next | Progress::Pending(_) | Progress::Ending => PENDING_POLL,
+        Progress::Queued(_) => QUEUE_POLL,
+        Progress::Running(_) => RUNNING_POLL,
+        Progress::Refused(Failure {
+            reason: Reason::QuotaExceeded,
+            ..
+        }) => {
+            let uid = observed.build.uid().unwrap_or_default();
+            let age = observed.build.creation_timestamp().map_or(0, |created| {
+                observed.now.as_second() - created.0.as_second()
+            });
+            // The older the build, the longer the pause: 30 s at first, 5 min after an hour.
+            backoff::API.delay(u32::try_from(3 + age / 600).unwrap_or(u32::MAX), &uid)
+        }
+        Progress::Refused(_) => PENDING_POLL,
+        Progress::Succeeded(_) | Progress::Failed(_) | Progress::Cancelled => return None,
+    };
+    Some(later(observed.now, pause))
+}

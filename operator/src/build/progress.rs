@@ -1,0 +1,278 @@
+//! How far a build is: derived from its Job, its pods and what is said about them, never from a
+//! stored phase. Pure.
+
+use std::time::Duration;
+
+use firn_crd::exit::Reason;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+
+use super::report::{self, Failure, Success};
+use super::{Observed, order, queue, trouble};
+
+/// A node that stops answering holds its pods for some minutes; after the deadline and this, nobody
+/// waits for it any more.
+const LOST_AFTER: Duration = Duration::from_secs(120);
+/// The kubelet looks for a missing Secret every second or two: one that is still missing after this
+/// will not come by itself.
+const SECRET_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How far a build is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Progress {
+    /// Its Job is to be made.
+    Unmade,
+    /// The API server has no room for its Job.
+    Refused(Failure),
+    /// Its Job waits for a free slot, or for an older pod of the same image to end.
+    Queued(String),
+    /// Its Job may begin.
+    Next,
+    /// Its pod waits; the failure says what for, if anybody does.
+    Pending(Option<Failure>),
+    /// Its pod runs; the words say which container.
+    Running(String),
+    /// Its Job is being deleted.
+    Ending,
+    /// It did what it was for.
+    Succeeded(Success),
+    /// It failed.
+    Failed(Failure),
+    /// It was cancelled, and nothing of it runs.
+    Cancelled,
+}
+
+/// How far the build is.
+pub fn progress(observed: &Observed) -> Progress {
+    if let Some(result) = observed.pods.iter().rev().find_map(report::success) {
+        return result.map_or_else(Progress::Failed, Progress::Succeeded);
+    }
+    let alive = observed.pods.iter().any(is_alive);
+    if observed.build.spec.cancel {
+        return if observed.job.is_some() || alive {
+            Progress::Ending
+        } else {
+            Progress::Cancelled
+        };
+    }
+    match &observed.job {
+        None => without_job(observed, alive),
+        Some(job) if job.metadata.deletion_timestamp.is_some() => Progress::Ending,
+        Some(job) => with_job(observed, job),
+    }
+}
+
+fn without_job(observed: &Observed, alive: bool) -> Progress {
+    let name = order::job_name(&observed.build);
+    let status = observed.build.status.as_ref();
+    let made = status.is_some_and(|status| {
+        status
+            .platforms
+            .iter()
+            .any(|platform| platform.job.as_deref() == Some(name.as_str()))
+    });
+    match &observed.refused {
+        _ if alive => Progress::Ending,
+        _ if made => {
+            let killed = observed.pods.iter().rev().find_map(report::failure);
+            Progress::Failed(killed.unwrap_or_else(|| {
+                Failure::new(
+                    Reason::PodDeleted,
+                    format!("Job {name} was deleted before it ended"),
+                )
+            }))
+        }
+        Some(words) => {
+            let failure = trouble::refused(words);
+            if failure.reason == Reason::QuotaExceeded {
+                Progress::Refused(failure)
+            } else {
+                Progress::Failed(failure)
+            }
+        }
+        None => Progress::Unmade,
+    }
+}
+
+fn with_job(observed: &Observed, job: &Job) -> Progress {
+    if let Some(words) = finished(job, "Failed") {
+        return Progress::Failed(of_failed_job(observed, words));
+    }
+    if finished(job, "Complete").is_some() {
+        return Progress::Failed(Failure::new(
+            Reason::InternalError,
+            "the Job is complete, but its pod was removed before its result was read",
+        ));
+    }
+    if is_suspended(job) {
+        return queued(observed);
+    }
+    let started = job_started(job).unwrap_or(observed.now);
+    let lost_at = later(started, order::deadline(&observed.build) + LOST_AFTER);
+    if observed.now >= lost_at {
+        return Progress::Failed(Failure::new(
+            Reason::NodeLost,
+            "the build's time is over and its pod does not end: its node does not answer",
+        ));
+    }
+    match observed.pods.iter().rev().find(|pod| is_alive(pod)) {
+        None => without_pod(observed),
+        Some(pod) => with_pod(observed, pod, started),
+    }
+}
+
+fn queued(observed: &Observed) -> Progress {
+    if let Some(other) = observed.others.first() {
+        return Progress::Queued(format!("pod {other} of an older build still runs"));
+    }
+    match observed.turn {
+        queue::Turn::Now => Progress::Next,
+        queue::Turn::Wait { ahead: 0 } => Progress::Queued("waits for a free slot".to_owned()),
+        queue::Turn::Wait { ahead } => {
+            Progress::Queued(format!("waits for a free slot, {ahead} builds go first"))
+        }
+    }
+}
+
+fn without_pod(observed: &Observed) -> Progress {
+    if observed.pods.is_empty() {
+        return match trouble::of_job(&observed.warnings) {
+            Some(failure) if failure.reason == Reason::QuotaExceeded => Progress::Refused(failure),
+            Some(failure) => Progress::Failed(failure),
+            None => Progress::Pending(None),
+        };
+    }
+    let words = observed
+        .pods
+        .iter()
+        .rev()
+        .find_map(report::failure)
+        .map_or_else(
+            || "the pod ended".to_owned(),
+            |failure| format!("{}: {}", failure.reason, failure.message),
+        );
+    Progress::Running(format!("waits for another pod after a failure: {words}"))
+}
+
+fn with_pod(observed: &Observed, pod: &Pod, job_started: Timestamp) -> Progress {
+    if report::started(pod).is_some() {
+        return Progress::Running(running(pod));
+    }
+    let trouble = trouble::of_pod(pod, &observed.warnings);
+    let since = pod
+        .creation_timestamp()
+        .map_or(job_started, |created| created.0.max(job_started));
+    let patience = observed.build.spec.build.pending_timeout.as_std();
+    let patience = match &trouble {
+        Some(failure) if failure.reason == Reason::SecretMissing => patience.min(SECRET_PATIENCE),
+        _ => patience,
+    };
+    if observed.now < later(since, patience) {
+        return Progress::Pending(trouble);
+    }
+    Progress::Failed(trouble.unwrap_or_else(|| {
+        Failure::new(
+            Reason::VolumePending,
+            format!(
+                "the pod's containers did not start within {} s and nobody says why",
+                patience.as_secs()
+            ),
+        )
+    }))
+}
+
+/// Which container runs.
+fn running(pod: &Pod) -> String {
+    let status = pod.status.as_ref();
+    let init = status.and_then(|status| status.init_container_statuses.as_deref());
+    let main = status.and_then(|status| status.container_statuses.as_deref());
+    init.unwrap_or_default()
+        .iter()
+        .chain(main.unwrap_or_default())
+        .find(|container| {
+            container
+                .state
+                .as_ref()
+                .is_some_and(|state| state.running.is_some())
+        })
+        .map_or_else(
+            || "between two containers".to_owned(),
+            |container| format!("{} runs", container.name),
+        )
+}
+
+fn of_failed_job(observed: &Observed, words: &str) -> Failure {
+    if finished_for(observed.job.as_ref(), "DeadlineExceeded") {
+        return Failure::new(
+            Reason::DeadlineExceeded,
+            format!(
+                "the Job took longer than {} s, all attempts together: {words}",
+                order::deadline(&observed.build).as_secs()
+            ),
+        );
+    }
+    observed
+        .pods
+        .iter()
+        .rev()
+        .find_map(report::failure)
+        .unwrap_or_else(|| {
+            Failure::new(
+                Reason::PodDeleted,
+                format!("the pod was removed before its result was read: {words}"),
+            )
+        })
+}
+
+/// The words of a Job's condition, if it has it.
+fn finished<'a>(job: &'a Job, condition: &str) -> Option<&'a str> {
+    let conditions = job.status.as_ref()?.conditions.as_deref()?;
+    let found = conditions
+        .iter()
+        .find(|c| c.type_ == condition && c.status == "True")?;
+    Some(found.message.as_deref().unwrap_or_default())
+}
+
+fn finished_for(job: Option<&Job>, reason: &str) -> bool {
+    job.and_then(|job| job.status.as_ref())
+        .and_then(|status| status.conditions.as_deref())
+        .unwrap_or_default()
+        .iter()
+        .any(|c| c.type_ == "Failed" && c.status == "True" && c.reason.as_deref() == Some(reason))
+}
+
+/// Whether the Job is over, one way or the other.
+pub fn is_finished(job: &Job) -> bool {
+    finished(job, "Failed").is_some() || finished(job, "Complete").is_some()
+}
+
+/// Whether the Job waits for its turn.
+pub fn is_suspended(job: &Job) -> bool {
+    job.spec
+        .as_ref()
+        .is_some_and(|spec| spec.suspend == Some(true))
+}
+
+/// When the Job was resumed.
+pub fn job_started(job: &Job) -> Option<Timestamp> {
+    job.status.as_ref()?.start_time.as_ref().map(|time| time.0)
+}
+
+/// Whether the pod may still do something.
+pub fn is_alive(pod: &Pod) -> bool {
+    let phase = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    !matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+/// A time after another.
+pub fn later(start: Timestamp, pause: Duration) -> Timestamp {
+    SignedDuration::try_from(pause)
+        .ok()
+        .and_then(|pause| start.checked_add(pause).ok())
+        .unwrap_or(Timestamp::MAX)
+}

@@ -1,0 +1,73 @@
+//! Does what a plan says, in its order, and decides nothing.
+
+use firn_crd::names::MANAGER_IMAGE;
+use firn_crd::{NixImage, NixImageBuild};
+use kube::api::PropagationPolicy;
+use kube::{Resource, ResourceExt};
+
+use super::plan::{Action, Plan};
+use crate::apply::{Cluster, Created};
+use crate::context::Context;
+use crate::error::Error;
+use crate::events;
+
+/// Does it; stops at the first error.
+pub async fn act(ctx: &Context, image: &NixImage, plan: &Plan) -> Result<(), Error> {
+    let Plan {
+        actions,
+        status,
+        events,
+        cleanup,
+        look_again: _,
+    } = plan;
+    let namespace = image.namespace().unwrap_or_default();
+    for action in actions {
+        perform(&ctx.cluster, &namespace, action).await?;
+    }
+    if let Some(status) = status {
+        let uid = image.uid().unwrap_or_default();
+        let value = serde_json::to_value(status.as_ref()).unwrap_or_default();
+        ctx.cluster
+            .apply_status::<NixImage>(&namespace, &image.name_any(), &uid, MANAGER_IMAGE, &value)
+            .await?;
+    }
+    events::publish(&ctx.image_events, &image.object_ref(&()), events).await;
+    for action in cleanup {
+        perform(&ctx.cluster, &namespace, action).await?;
+    }
+    Ok(())
+}
+
+async fn perform(cluster: &Cluster, namespace: &str, action: &Action) -> Result<(), Error> {
+    match action {
+        Action::CreateBuild(build) => create(cluster, namespace, build).await,
+        Action::DeleteBuild { name, uid } => {
+            let propagation = PropagationPolicy::Background;
+            cluster
+                .delete::<NixImageBuild>(namespace, name, uid, propagation)
+                .await
+        }
+    }
+}
+
+/// Makes the build, or finds that a run before a crash made it.
+async fn create(cluster: &Cluster, namespace: &str, build: &NixImageBuild) -> Result<(), Error> {
+    if cluster.create(namespace, MANAGER_IMAGE, build).await? == Created::New {
+        tracing::info!(build = build.name_any(), reasons = ?build.spec.reasons, "build created");
+        return Ok(());
+    }
+    let name = build.name_any();
+    let there: Option<NixImageBuild> = cluster.get(namespace, &name).await?;
+    let same = there.is_none_or(|there| {
+        let of = |build: &NixImageBuild| build.spec.image.as_ref().map(|image| image.uid.clone());
+        there.spec.key == build.spec.key && of(&there) == of(build)
+    });
+    if same {
+        Ok(())
+    } else {
+        Err(Error::NameTaken {
+            kind: "NixImageBuild",
+            name,
+        })
+    }
+}
