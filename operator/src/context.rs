@@ -139,7 +139,6 @@ impl Context {
     /// The time. Plans get it as a value.
     #[expect(
         clippy::disallowed_methods,
-        clippy::unused_self,
         reason = "the edge where observations get their time"
     )]
     pub fn now(&self) -> Timestamp {

@@ -100,7 +100,7 @@ pub async fn run(
 
 async fn reconcile(build: Arc<Meta>, shared: Arc<Shared>) -> Result<Action, Error> {
     let timer = std::time::Instant::now();
-    let result = turn(&build, &shared.ctx).await;
+    let result = Box::pin(turn(&build, &shared.ctx)).await;
     let category = result.as_ref().err().map(Error::category);
     let kind = metrics::Controller::NixImageBuild;
     shared

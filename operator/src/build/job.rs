@@ -336,8 +336,7 @@ fn resources(order: &Order, container: Container) -> ResourceRequirements {
     match container {
         Container::Build => order.resources.clone(),
         Container::Check => small("10m", "32Mi", "256Mi"),
-        Container::Fetch => small("50m", "128Mi", "1Gi"),
-        Container::Push => small("50m", "128Mi", "1Gi"),
+        Container::Fetch | Container::Push => small("50m", "128Mi", "1Gi"),
     }
 }
 

@@ -4,14 +4,12 @@ use std::time::Duration;
 
 use firn_crd::NixImageBuildStatus;
 use firn_crd::build_status::BuildOutcome;
-use firn_crd::exit::Reason;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::ResourceExt;
 
 use super::progress::{Progress, is_finished, later, progress};
-use super::report::Failure;
 use super::{Observed, job, order, status};
 use crate::backoff;
 use crate::events::Event;
@@ -195,10 +193,7 @@ fn look_again(observed: &Observed, progress: &Progress) -> Option<Timestamp> {
         Progress::Unmade | Progress::Next | Progress::Pending(_) | Progress::Ending => PENDING_POLL,
         Progress::Queued(_) => QUEUE_POLL,
         Progress::Running(_) => RUNNING_POLL,
-        Progress::Refused(Failure {
-            reason: Reason::QuotaExceeded,
-            ..
-        }) => {
+        Progress::Refused(_) => {
             let uid = observed.build.uid().unwrap_or_default();
             let age = observed.build.creation_timestamp().map_or(0, |created| {
                 observed.now.as_second() - created.0.as_second()
@@ -206,7 +201,6 @@ fn look_again(observed: &Observed, progress: &Progress) -> Option<Timestamp> {
             // The older the build, the longer the pause: 30 s at first, 5 min after an hour.
             backoff::API.delay(u32::try_from(3 + age / 600).unwrap_or(u32::MAX), &uid)
         }
-        Progress::Refused(_) => PENDING_POLL,
         Progress::Succeeded(_) | Progress::Failed(_) | Progress::Cancelled => return None,
     };
     Some(later(observed.now, pause))

@@ -24,7 +24,7 @@ const SECRET_PATIENCE: Duration = Duration::from_secs(60);
 pub enum Progress {
     /// Its Job is to be made.
     Unmade,
-    /// The API server has no room for its Job.
+    /// A quota leaves no room for its Job or pod.
     Refused(Failure),
     /// Its Job waits for a free slot, or for an older pod of the same image to end.
     Queued(String),

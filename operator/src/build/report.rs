@@ -316,7 +316,6 @@ pub fn started(pod: &Pod) -> Option<Timestamp> {
 /// When the pod's last container ended.
 pub fn finished(pod: &Pod) -> Option<Timestamp> {
     Container::iter()
-        .into_iter()
         .filter_map(|container| {
             terminated(pod, container)?
                 .finished_at

@@ -249,8 +249,7 @@ fn conditions(status: &mut NixImageBuildStatus, observed: &Observed, progress: &
     let succeeded = match progress {
         Progress::Unmade => unknown(Word::Queued, "its Job is made"),
         Progress::Queued(words) => unknown(Word::Queued, words),
-        Progress::Next => unknown(Word::Building, "waits for its pod"),
-        Progress::Pending(None) => unknown(Word::Building, "waits for its pod"),
+        Progress::Next | Progress::Pending(None) => unknown(Word::Building, "waits for its pod"),
         Progress::Pending(Some(failure)) | Progress::Refused(failure) => waits(failure),
         Progress::Running(words) => unknown(Word::Building, words),
         Progress::Ending => unknown(Word::Building, "its pod is being ended"),

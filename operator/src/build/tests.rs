@@ -1,1 +1,642 @@
+//! Plans about builds: each test says what differs from a build whose pod runs.
 
+use firn_crd::build::{BuildReason, ImageRef};
+use firn_crd::build_status::{BuildOutcome, PlatformState};
+use firn_crd::condition::{ConditionType, find_condition};
+use firn_crd::exit::Reason;
+use firn_crd::flake::Flake;
+use firn_crd::names::{LABEL_BUILD, LABEL_IMAGE};
+use firn_crd::output::{Output, Platform};
+use firn_crd::report::{Failed, Outcome, Pushed, Report};
+use firn_crd::resolved::{ResolvedGit, ResolvedOutput, ResolvedSource};
+use firn_crd::source::{GitSource, Source};
+use firn_crd::{NixImageBuildSpec, NixImageSpec};
+use jiff::SignedDuration;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+use serde_json::json;
+
+use super::plan::Action;
+use super::queue::Turn;
+use super::*;
+
+pub(super) fn start() -> Timestamp {
+    "2026-11-24T10:00:00Z".parse().unwrap()
+}
+
+fn after(seconds: i64) -> Timestamp {
+    start()
+        .checked_add(SignedDuration::from_secs(seconds))
+        .unwrap()
+}
+
+pub(super) fn build() -> NixImageBuild {
+    let spec = NixImageBuildSpec {
+        cancel: false,
+        image: Some(ImageRef {
+            name: "web".into(),
+            uid: "image-uid".into(),
+            generation: 1,
+        }),
+        number: Some(17),
+        key: Some("k3y".into()),
+        reasons: vec![BuildReason::Revision],
+        changes: Vec::new(),
+        source: ResolvedSource {
+            git: Some(ResolvedGit {
+                url: "https://git.example/web".into(),
+                reference: Some("refs/heads/main".into()),
+                commit: "01".repeat(20),
+                dir: ".".into(),
+                submodules: false,
+                secret_ref: None,
+                ca_config_map_ref: None,
+            }),
+            ..ResolvedSource::default()
+        },
+        flake: Flake::default(),
+        output: output(),
+        build: firn_crd::build_spec::BuildSpec::default(),
+        cache: firn_crd::cache::Cache::default(),
+        signing: None,
+        attestations: firn_crd::signing::Attestations::default(),
+    };
+    let mut build = NixImageBuild::new("web-17", spec);
+    build.metadata.namespace = Some("shop".into());
+    build.metadata.uid = Some("build-uid".into());
+    build.metadata.generation = Some(1);
+    build.metadata.creation_timestamp = Some(Time(start()));
+    build
+}
+
+fn output() -> ResolvedOutput {
+    let blank = Output::new("registry.example/web");
+    ResolvedOutput {
+        repository: blank.repository,
+        tags: vec!["latest".into()],
+        tag_policy: blank.tag_policy,
+        push_secret_ref: None,
+        ca_config_map_ref: None,
+        plain_http: false,
+        platforms: vec![Platform {
+            attribute: Some("default".into()),
+            ..Platform::default()
+        }],
+        labels: blank.labels,
+        annotations: blank.annotations,
+        timestamp: blank.timestamp,
+        layers: blank.layers,
+    }
+}
+
+pub(super) fn image() -> NixImage {
+    let source = Source {
+        git: Some(GitSource::new("https://git.example/web")),
+        oci: None,
+    };
+    let mut image = NixImage::new(
+        "web",
+        NixImageSpec::new(source, Output::new("registry.example/web")),
+    );
+    image.metadata.uid = Some("image-uid".into());
+    image
+}
+
+/// The Job, as it was made and then resumed.
+fn job() -> Job {
+    let order = order::order(&build(), None, &job::Site::default()).unwrap();
+    let mut job = job::job(&order);
+    job.metadata.uid = Some("job-uid".into());
+    job.spec.as_mut().unwrap().suspend = Some(false);
+    job.status = serde_json::from_value(json!({"startTime": start().to_string()})).unwrap();
+    job
+}
+
+fn suspended() -> Job {
+    let mut job = job();
+    job.spec.as_mut().unwrap().suspend = Some(true);
+    job.status = None;
+    job
+}
+
+fn ended(kind: &str, reason: &str) -> Job {
+    let mut job = job();
+    job.status = serde_json::from_value(json!({
+        "startTime": start().to_string(),
+        "conditions": [{"type": kind, "status": "True", "reason": reason, "message": "words"}],
+    }))
+    .unwrap();
+    job
+}
+
+/// A pod in this phase, its containers so: name, state.
+fn pod(name: &str, phase: &str, containers: &[(&str, serde_json::Value)]) -> Pod {
+    let statuses: Vec<_> = containers
+        .iter()
+        .map(|(name, state)| {
+            json!({"name": name, "image": "b", "imageID": "", "ready": false, "restartCount": 0,
+                   "state": state})
+        })
+        .collect();
+    serde_json::from_value(json!({
+        "metadata": {"name": name, "uid": name, "creationTimestamp": start().to_string(),
+                     "labels": {LABEL_BUILD: "web-17", LABEL_IMAGE: "web"}},
+        "spec": {"containers": [], "nodeName": "node-3"},
+        "status": {"phase": phase, "initContainerStatuses": statuses},
+    }))
+    .unwrap()
+}
+
+fn pending() -> Pod {
+    pod(
+        "p1",
+        "Pending",
+        &[("check", json!({"waiting": {"reason": "PodInitializing"}}))],
+    )
+}
+
+fn running() -> Pod {
+    pod(
+        "p1",
+        "Running",
+        &[(
+            "check",
+            json!({"running": {"startedAt": after(5).to_string()}}),
+        )],
+    )
+}
+
+fn over(name: &str, container: &str, code: i32, result: Outcome) -> Pod {
+    let message = Report::new(result, Vec::new()).to_message();
+    let state = json!({"terminated": {
+        "exitCode": code, "message": message,
+        "startedAt": after(5).to_string(), "finishedAt": after(65).to_string()}});
+    pod(
+        name,
+        if code == 0 { "Succeeded" } else { "Failed" },
+        &[(container, state)],
+    )
+}
+
+fn pushed() -> Pod {
+    let result = Pushed {
+        platform: "linux/amd64".into(),
+        digest: format!("sha256:{}", "ab".repeat(32)),
+        bytes_pushed: 800,
+        ..Pushed::default()
+    };
+    over("p1", "push", 0, Outcome::Pushed(Box::new(result)))
+}
+
+fn broken(reason: Reason) -> Pod {
+    let failed = Failed {
+        reason,
+        message: "web-1.0 does not build".into(),
+        drv_path: None,
+        log_tail: Some("error: snow".into()),
+        retry_after: None,
+    };
+    let code = i32::from(reason.exit_code().unwrap());
+    over("p1", "build", code, Outcome::Failed(Box::new(failed)))
+}
+
+/// A build whose pod runs.
+fn observed() -> Observed {
+    Observed {
+        now: after(10),
+        build: Arc::new(build()),
+        image: Some(Arc::new(image())),
+        has_account: true,
+        job: Some(job()),
+        pods: vec![running()],
+        others: Vec::new(),
+        warnings: Vec::new(),
+        turn: Turn::Now,
+        refused: None,
+        site: Arc::new(job::Site::default()),
+        retention: std::time::Duration::from_secs(3600),
+    }
+}
+
+/// What the API server has once a plan was done.
+fn done(observed: Observed) -> Observed {
+    let plan = plan(&observed);
+    let mut build = observed.build.as_ref().clone();
+    if let Some(status) = plan.status {
+        build.status = Some(*status);
+    }
+    Observed {
+        build: Arc::new(build),
+        ..observed
+    }
+}
+
+fn cancelled(observed: Observed) -> Observed {
+    let mut build = observed.build.as_ref().clone();
+    build.spec.cancel = true;
+    Observed {
+        build: Arc::new(build),
+        ..observed
+    }
+}
+
+/// Succeeded: status and reason.
+fn succeeded(plan: &Plan) -> (String, String) {
+    let status = plan.status.as_ref().expect("status changes");
+    let condition = find_condition(&status.conditions, ConditionType::Succeeded).unwrap();
+    (condition.status.clone(), condition.reason.clone())
+}
+
+fn words(plan: &Plan) -> Vec<String> {
+    plan.events
+        .iter()
+        .map(|event| event.reason.to_string())
+        .collect()
+}
+
+fn outcome(plan: &Plan) -> Option<BuildOutcome> {
+    plan.status.as_ref().and_then(|status| status.outcome)
+}
+
+#[test]
+fn a_new_build_gets_its_account_and_its_job() {
+    let plan = plan(&Observed {
+        job: None,
+        pods: vec![],
+        has_account: false,
+        ..observed()
+    });
+    let [Action::CreateAccount(account), Action::CreateJob(job)] = plan.actions.as_slice() else {
+        panic!("{:?}", plan.actions);
+    };
+    assert_eq!(account.name_any(), "firn-build");
+    assert_eq!(job.name_any(), "web-17-amd64");
+    assert_eq!(succeeded(&plan), ("Unknown".into(), "Queued".into()));
+    let status = plan.status.unwrap();
+    assert_eq!(status.platforms[0].job.as_deref(), Some("web-17-amd64"));
+}
+
+#[test]
+fn a_suspended_job_begins_when_it_is_its_turn() {
+    let waits = |turn| Observed {
+        job: Some(suspended()),
+        pods: vec![],
+        turn,
+        ..observed()
+    };
+    let plan_now = plan(&waits(Turn::Now));
+    assert_eq!(
+        plan_now.actions,
+        [Action::Resume {
+            job: "web-17-amd64".into()
+        }]
+    );
+    let later = plan(&waits(Turn::Wait { ahead: 2 }));
+    assert_eq!(later.actions, []);
+    assert_eq!(succeeded(&later), ("Unknown".into(), "Queued".into()));
+}
+
+#[test]
+fn a_job_does_not_begin_while_an_older_pod_of_the_image_may_run() {
+    let plan = plan(&Observed {
+        job: Some(suspended()),
+        pods: vec![],
+        others: vec!["web-16-amd64-zombie".into()],
+        ..observed()
+    });
+    assert_eq!(plan.actions, []);
+}
+
+#[test]
+fn a_push_that_ended_well_is_recorded_before_the_job_says_so() {
+    let plan = plan(&Observed {
+        pods: vec![pushed()],
+        ..observed()
+    });
+    assert_eq!(outcome(&plan), Some(BuildOutcome::Published));
+    assert_eq!(words(&plan), ["BuildSucceeded"]);
+    assert_eq!(plan.cleanup, []);
+    let status = plan.status.unwrap();
+    assert_eq!(status.completion_time, Some(Time(after(65))));
+    assert_eq!(status.duration.as_deref(), Some("1m5s"));
+    assert_eq!(status.tags, ["latest"]);
+    assert_eq!(status.platforms[0].state, PlatformState::Succeeded);
+}
+
+#[test]
+fn a_failure_is_recorded_with_what_the_container_said() {
+    let plan = plan(&Observed {
+        job: Some(ended("Failed", "PodFailurePolicy")),
+        pods: vec![broken(Reason::BuildFailed)],
+        ..observed()
+    });
+    assert_eq!(outcome(&plan), Some(BuildOutcome::Failed));
+    assert_eq!(succeeded(&plan), ("False".into(), "BuildFailed".into()));
+    let failure = plan.status.unwrap().failure.unwrap();
+    assert_eq!(failure.message.as_deref(), Some("web-1.0 does not build"));
+    assert_eq!(failure.container.as_deref(), Some("build"));
+    assert_eq!(failure.log_tail.as_deref(), Some("error: snow"));
+}
+
+#[test]
+fn a_failed_pod_of_a_job_that_goes_on_is_no_end() {
+    let plan = plan(&Observed {
+        pods: vec![broken(Reason::InternalError)],
+        ..observed()
+    });
+    assert_eq!(outcome(&plan), None);
+    assert_eq!(plan.cleanup, []);
+}
+
+#[test]
+fn a_job_past_its_deadline_is_a_failure_of_its_own() {
+    let plan = plan(&Observed {
+        job: Some(ended("Failed", "DeadlineExceeded")),
+        pods: vec![],
+        ..observed()
+    });
+    assert_eq!(succeeded(&plan).1, "DeadlineExceeded");
+}
+
+#[test]
+fn a_node_that_is_lost_holds_nobody_for_ever() {
+    let limit = i64::try_from(order::deadline(&build()).as_secs()).unwrap();
+    let at = |seconds| {
+        plan(&Observed {
+            now: after(seconds),
+            ..observed()
+        })
+    };
+    assert_eq!(outcome(&at(limit + 119)), None);
+    let lost = at(limit + 121);
+    assert_eq!(succeeded(&lost).1, "NodeLost");
+    assert!(matches!(
+        lost.cleanup.as_slice(),
+        [Action::DeleteJob { .. }]
+    ));
+}
+
+#[test]
+fn a_missing_secret_is_said_at_once_and_ends_the_build_soon() {
+    let at = |seconds| Observed {
+        now: after(seconds),
+        pods: vec![pending()],
+        warnings: vec![Warning {
+            reason: "FailedMount".into(),
+            message: "secret \"login\" not found".into(),
+        }],
+        ..observed()
+    };
+    let soon = plan(&at(10));
+    assert_eq!(outcome(&soon), None);
+    assert_eq!(succeeded(&soon), ("Unknown".into(), "SecretMissing".into()));
+    assert_eq!(words(&soon), ["SecretMissing"]);
+    let end = plan(&at(60));
+    assert_eq!(succeeded(&end), ("False".into(), "SecretMissing".into()));
+    assert!(matches!(end.cleanup.as_slice(), [Action::DeleteJob { .. }]));
+}
+
+#[test]
+fn a_pod_that_does_not_start_in_time_ends_the_build() {
+    let at = |seconds| {
+        plan(&Observed {
+            now: after(seconds),
+            pods: vec![pending()],
+            ..observed()
+        })
+    };
+    assert_eq!(outcome(&at(899)), None);
+    assert_eq!(succeeded(&at(900)).1, "VolumePending");
+}
+
+#[test]
+fn a_quota_is_waited_for() {
+    let refused = |words: &str| Observed {
+        job: None,
+        pods: vec![],
+        refused: Some(words.into()),
+        ..observed()
+    };
+    let quota = plan(&refused("jobs.batch is forbidden: exceeded quota: few"));
+    assert_eq!(quota.actions, []);
+    assert_eq!(
+        succeeded(&quota),
+        ("Unknown".into(), "QuotaExceeded".into())
+    );
+    assert!(quota.look_again.is_some());
+    let policy = plan(&refused("Job is invalid"));
+    assert_eq!(succeeded(&policy), ("False".into(), "PodRejected".into()));
+}
+
+#[test]
+fn pods_that_are_refused_end_the_build_and_its_job() {
+    let plan = plan(&Observed {
+        pods: vec![],
+        warnings: vec![Warning {
+            reason: "FailedCreate".into(),
+            message: "violates PodSecurity \"restricted:latest\"".into(),
+        }],
+        ..observed()
+    });
+    assert_eq!(succeeded(&plan).1, "PodRejected");
+    assert!(matches!(
+        plan.cleanup.as_slice(),
+        [Action::DeleteJob { .. }]
+    ));
+}
+
+#[test]
+fn a_job_that_somebody_deleted_is_not_made_again() {
+    let before = done(Observed {
+        job: None,
+        pods: vec![],
+        ..observed()
+    });
+    let plan = plan(&before);
+    assert_eq!(plan.actions, []);
+    assert_eq!(succeeded(&plan), ("False".into(), "PodDeleted".into()));
+}
+
+#[test]
+fn a_job_that_goes_is_waited_for() {
+    let mut going = job();
+    going.metadata.deletion_timestamp = Some(Time(after(9)));
+    let plan = plan(&Observed {
+        job: Some(going),
+        ..observed()
+    });
+    assert_eq!(outcome(&plan), None);
+    assert_eq!(plan.cleanup, []);
+}
+
+#[test]
+fn a_cancelled_build_ends_when_nothing_of_it_runs() {
+    let first = plan(&cancelled(observed()));
+    assert_eq!(outcome(&first), None);
+    assert!(matches!(
+        first.cleanup.as_slice(),
+        [Action::DeleteJob { .. }]
+    ));
+    let dying = plan(&cancelled(Observed {
+        job: None,
+        ..observed()
+    }));
+    assert_eq!(outcome(&dying), None, "its pod still runs");
+    let gone = plan(&cancelled(Observed {
+        job: None,
+        pods: vec![],
+        ..observed()
+    }));
+    assert_eq!(outcome(&gone), Some(BuildOutcome::Cancelled));
+    assert_eq!(words(&gone), ["BuildCancelled"]);
+}
+
+#[test]
+fn a_push_that_was_faster_than_the_cancellation_counts() {
+    let plan = plan(&cancelled(Observed {
+        pods: vec![pushed()],
+        ..observed()
+    }));
+    assert_eq!(outcome(&plan), Some(BuildOutcome::Published));
+}
+
+#[test]
+fn a_result_that_nobody_could_read_is_a_failure() {
+    let plan = plan(&Observed {
+        job: Some(ended("Complete", "Completed")),
+        pods: vec![],
+        ..observed()
+    });
+    assert_eq!(succeeded(&plan), ("False".into(), "InternalError".into()));
+}
+
+#[test]
+fn nothing_is_made_for_a_build_whose_image_is_gone_or_going() {
+    let none = Observed {
+        job: None,
+        pods: vec![],
+        image: None,
+        ..observed()
+    };
+    assert_eq!(plan(&none), Plan::default());
+    let mut going = image();
+    going.metadata.deletion_timestamp = Some(Time(start()));
+    assert_eq!(
+        plan(&Observed {
+            image: Some(Arc::new(going)),
+            ..none.clone()
+        }),
+        Plan::default()
+    );
+    let mut build = build();
+    build.metadata.deletion_timestamp = Some(Time(start()));
+    assert_eq!(
+        plan(&Observed {
+            build: Arc::new(build),
+            image: Some(Arc::new(image())),
+            ..none
+        }),
+        Plan::default()
+    );
+}
+
+#[test]
+fn a_running_build_says_which_container_runs_and_then_writes_nothing() {
+    let plan_first = plan(&observed());
+    let status = plan_first.status.clone().unwrap();
+    let condition = find_condition(&status.conditions, ConditionType::Succeeded).unwrap();
+    assert_eq!(condition.message, "check runs");
+    assert_eq!(status.platforms[0].node.as_deref(), Some("node-3"));
+    assert_eq!(words(&plan_first), ["BuildStarted"]);
+    let again = plan(&Observed {
+        now: after(300),
+        ..done(observed())
+    });
+    assert_eq!(again.status, None);
+    assert_eq!(again.events, []);
+}
+
+#[test]
+fn the_job_of_a_success_goes_after_a_while_and_that_of_a_failure_stays() {
+    let success = done(Observed {
+        pods: vec![pushed()],
+        ..observed()
+    });
+    let success = Observed {
+        job: Some(ended("Complete", "Completed")),
+        ..success
+    };
+    let soon = plan(&success);
+    assert_eq!(soon.cleanup, []);
+    assert_eq!(soon.look_again, Some(after(65 + 3600)));
+    let later = plan(&Observed {
+        now: after(65 + 3600),
+        ..success
+    });
+    assert!(matches!(
+        later.cleanup.as_slice(),
+        [Action::DeleteJob { .. }]
+    ));
+    let failure = done(Observed {
+        job: Some(ended("Failed", "PodFailurePolicy")),
+        pods: vec![broken(Reason::BuildFailed)],
+        ..observed()
+    });
+    assert_eq!(
+        plan(&Observed {
+            now: after(1_000_000),
+            ..failure
+        }),
+        Plan::default()
+    );
+}
+
+#[test]
+fn a_recorded_failure_leaves_no_job_running() {
+    let recorded = done(Observed {
+        now: after(1000),
+        pods: vec![pending()],
+        ..observed()
+    });
+    let plan = plan(&recorded);
+    assert!(matches!(
+        plan.cleanup.as_slice(),
+        [Action::DeleteJob { .. }]
+    ));
+    assert_eq!(plan.status, None);
+}
+
+#[test]
+fn a_newer_push_supersedes() {
+    let failed = Failed {
+        reason: Reason::NotLatest,
+        message: "its time is over".into(),
+        drv_path: None,
+        log_tail: None,
+        retry_after: None,
+    };
+    let plan = plan(&Observed {
+        job: Some(ended("Failed", "PodFailurePolicy")),
+        pods: vec![over("p1", "push", 46, Outcome::Failed(Box::new(failed)))],
+        ..observed()
+    });
+    assert_eq!(outcome(&plan), Some(BuildOutcome::Superseded));
+}
+
+#[test]
+fn the_statuses_of_a_success_and_of_a_failure_are_golden() {
+    let yaml = |observed: Observed| {
+        serde_yaml_ng::to_string(&plan(&observed).status.expect("status changes")).unwrap()
+    };
+    let success = yaml(Observed {
+        pods: vec![pushed()],
+        ..observed()
+    });
+    expect_test::expect_file!["../../tests/golden/build-status-published.yaml"].assert_eq(&success);
+    let failure = yaml(Observed {
+        job: Some(ended("Failed", "PodFailurePolicy")),
+        pods: vec![broken(Reason::BuildFailed)],
+        ..observed()
+    });
+    expect_test::expect_file!["../../tests/golden/build-status-failed.yaml"].assert_eq(&failure);
+}

@@ -11,7 +11,6 @@ use k8s_openapi::api::core::v1::{
     VolumeResourceRequirements,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use strum::IntoEnumIterator;
 
 /// File name of CA certificates in every CA folder.
 pub const CA_FILE: &str = "ca.crt";
@@ -97,7 +96,7 @@ impl Volumes {
     }
 
     fn parts(&self) -> Vec<Part> {
-        let work = [
+        let work = vec![
             part(self.store.volume(), pod::NIX, &[Fetch, Build], &[Push]),
             part(
                 scratch("source", None),
@@ -113,7 +112,7 @@ impl Volumes {
             ),
             part(scratch("handoff", None), pod::HANDOFF, &[Build], &[Push]),
         ];
-        let given = [
+        let given = vec![
             self.source_secret.as_deref().map(|name| {
                 part(
                     secret("source-secret", name, None),
@@ -306,6 +305,8 @@ fn mount(volume: &str, path: &str, read_only: bool) -> VolumeMount {
 
 #[cfg(test)]
 mod tests {
+    use strum::IntoEnumIterator;
+
     use super::*;
 
     fn all() -> Volumes {

@@ -3,7 +3,7 @@
 
 use firn_crd::build::BuildReason;
 use firn_crd::build_status::BuildOutcome;
-use firn_crd::exit::{Class, Reason};
+use firn_crd::exit::Reason;
 use firn_crd::hash;
 use firn_crd::names::{BUILD_NUMBER_MAX, build_number};
 use firn_crd::published::Published;
@@ -464,12 +464,4 @@ fn conflict(observed: &Observed) -> Option<String> {
             )
         })
     })
-}
-
-/// Who can do something about the last failure of a build.
-pub fn class_of(run: &Run) -> Class {
-    let status = run.object.status.as_ref();
-    status
-        .and_then(|status| status.failure.as_ref())
-        .map_or(Class::Platform, |failure| failure.class)
 }

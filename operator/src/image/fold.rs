@@ -1,7 +1,6 @@
 //! What is published, from status and from the builds that ended since. Pure, and the same again
 //! when applied again: a crash between a build's end and the write of status loses nothing.
 
-use firn_crd::NixImageStatus;
 use firn_crd::build_status::{BuildOutcome, NixImageBuildStatus};
 use firn_crd::names::build_number;
 use firn_crd::published::{Published, PublishedPlatform};
@@ -33,11 +32,7 @@ impl Fold {
 
 /// What is published now.
 pub fn fold(observed: &Observed) -> Fold {
-    let old = observed
-        .image
-        .status
-        .clone()
-        .unwrap_or_else(NixImageStatus::default);
+    let old = observed.image.status.clone().unwrap_or_default();
     let mut fold = Fold {
         latest_image: old.latest_image,
         published: old.published,

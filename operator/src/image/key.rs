@@ -36,9 +36,12 @@ impl Key<'_> {
             hash.update(part.len().to_le_bytes());
             hash.update(part.as_bytes());
         }
-        let digest = hash.finalize();
-        let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        hex.chars().take(LENGTH).collect()
+        let hex: Vec<String> = hash
+            .finalize()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        hex.concat().chars().take(LENGTH).collect()
     }
 }
 

@@ -1,5 +1,6 @@
 //! What status says. Pure. Nothing here differs in a time only: a quiet image is never written.
 
+use firn_crd::build_status::BuildOutcome;
 use firn_crd::condition::{
     ConditionReason as Word, ConditionStatus, ConditionType, NewCondition, find_condition,
     remove_condition, set_condition,
@@ -14,12 +15,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
 
 use super::Observed;
-use super::decide::{Decision, class_of, needs_everything};
+use super::decide::{Decision, needs_everything};
 use super::fold::Fold;
 use super::retry::Again;
 use super::revision::{self, whole_seconds};
 use super::run::{Run, reasons};
-use crate::source::{Observation, SourceFailure};
+use crate::source::{Observation, Revision, SourceFailure};
 
 /// Status before any of it is known: kstatus takes it for work in progress.
 const UNOBSERVED: i64 = -1;
@@ -55,7 +56,7 @@ pub fn status(observed: &Observed, fold: &Fold, decision: &Decision<'_>) -> NixI
 }
 
 /// A revision of which everything is known that the spec needs.
-fn usable_revision(observed: &Observed) -> Option<&crate::source::Revision> {
+fn usable_revision(observed: &Observed) -> Option<&Revision> {
     match &observed.source.observation {
         Observation::Resolved {
             revision,
@@ -139,7 +140,7 @@ fn of_run(run: &Run, again: Again) -> Failure {
     let failure = told.unwrap_or_else(|| {
         let outcome = run.outcome().map_or("is not over", Into::into);
         let reason = match run.outcome() {
-            Some(firn_crd::build_status::BuildOutcome::Superseded) => Reason::Superseded,
+            Some(BuildOutcome::Superseded) => Reason::Superseded,
             _ => Reason::Cancelled,
         };
         Failure::new(reason, &format!("build {} ended as {outcome}", run.name))
@@ -300,43 +301,41 @@ fn readiness(observed: &Observed, decision: &Decision<'_>, latest: Option<&str>)
             }
         }
         Decision::Failed { run, again } => failed(run, *again),
-        Decision::Settled { ahead } => {
-            let image = latest.unwrap_or("the image");
-            let mut message = format!("{image} is published");
-            if let Some(revision) = ahead {
-                let brief = revision::brief(revision);
-                message.push_str(&format!(
-                    "; the source is ahead at {brief}, which trigger.mode {} does not build",
-                    observed.image.spec.trigger.mode
-                ));
-            }
-            if let Some(since) = stale_since(observed) {
-                message.push_str(&format!("; stale since {since}: the source cannot be read"));
-            }
-            let not_changed = observed
-                .runs
-                .iter()
-                .rev()
-                .find(|run| !run.work.retag)
-                .is_some_and(|run| {
-                    run.outcome() == Some(firn_crd::build_status::BuildOutcome::NotChanged)
-                });
-            let word = if not_changed {
-                Word::NotChanged
-            } else {
-                Word::Succeeded
-            };
-            Readiness {
-                ready: Some(NewCondition::new(
-                    ConditionType::Ready,
-                    ConditionStatus::True,
-                    word,
-                    message,
-                )),
-                reconciling: None,
-                stalled: None,
-            }
-        }
+        Decision::Settled { ahead } => settled(observed, latest, ahead.as_ref()),
+    }
+}
+
+fn settled(observed: &Observed, latest: Option<&str>, ahead: Option<&Revision>) -> Readiness {
+    let published = format!("{} is published", latest.unwrap_or("the image"));
+    let ahead = ahead.map(|revision| {
+        format!(
+            "the source is ahead at {}, which trigger.mode {} does not build",
+            revision::brief(revision),
+            observed.image.spec.trigger.mode
+        )
+    });
+    let stale = stale_since(observed)
+        .map(|since| format!("stale since {since}: the source cannot be read"));
+    let message: Vec<String> = [Some(published), ahead, stale]
+        .into_iter()
+        .flatten()
+        .collect();
+    let last = observed.runs.iter().rev().find(|run| !run.work.retag);
+    let not_changed = last.is_some_and(|run| run.outcome() == Some(BuildOutcome::NotChanged));
+    let word = if not_changed {
+        Word::NotChanged
+    } else {
+        Word::Succeeded
+    };
+    Readiness {
+        ready: Some(NewCondition::new(
+            ConditionType::Ready,
+            ConditionStatus::True,
+            word,
+            message.join("; "),
+        )),
+        reconciling: None,
+        stalled: None,
     }
 }
 
@@ -375,7 +374,6 @@ fn failed(run: &Run, again: Again) -> Readiness {
     let reason = failure.known_reason().unwrap_or(Reason::InternalError);
     let message = failure.message.unwrap_or_default();
     match again {
-        Again::Never => stalled(reason, reason, &message),
         Again::At {
             at,
             by_itself: true,
@@ -387,7 +385,7 @@ fn failed(run: &Run, again: Again) -> Readiness {
         ),
         Again::At {
             exhausted: true, ..
-        } if class_of(run) != Class::User => Readiness {
+        } => Readiness {
             stalled: Some(NewCondition::failed(
                 ConditionType::Stalled,
                 ConditionStatus::True,
@@ -396,7 +394,7 @@ fn failed(run: &Run, again: Again) -> Readiness {
             )),
             ..stalled(reason, reason, &message)
         },
-        Again::At { .. } => stalled(reason, reason, &message),
+        Again::Never | Again::At { .. } => stalled(reason, reason, &message),
     }
 }
 

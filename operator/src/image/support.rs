@@ -100,8 +100,8 @@ fn when(is_so: bool, text: &str) -> Option<String> {
     is_so.then(|| text.to_owned())
 }
 
-fn unless_default<T: Default + PartialEq + std::fmt::Display>(value: T) -> Option<String> {
-    (value != T::default()).then(|| value.to_string())
+fn unless_default<T: Default + PartialEq + std::fmt::Display>(value: &T) -> Option<String> {
+    (*value != T::default()).then(|| value.to_string())
 }
 
 fn git(spec: &NixImageSpec) -> Option<&GitSource> {
@@ -145,12 +145,12 @@ pub const NOT_YET: &[NotYet] = &[
     },
     NotYet {
         path: "output.tagPolicy",
-        asked: |spec| unless_default::<TagPolicy>(spec.output.tag_policy),
+        asked: |spec| unless_default::<TagPolicy>(&spec.output.tag_policy),
         remedy: "use Overwrite",
     },
     NotYet {
         path: "output.layers.profile",
-        asked: |spec| unless_default::<LayerProfile>(spec.output.layers.profile),
+        asked: |spec| unless_default::<LayerProfile>(&spec.output.layers.profile),
         remedy: "use Firn",
     },
     NotYet {
@@ -196,7 +196,7 @@ pub const NOT_YET: &[NotYet] = &[
     },
     NotYet {
         path: "build.store.type",
-        asked: |spec| unless_default::<StoreType>(spec.build.store.kind),
+        asked: |spec| unless_default::<StoreType>(&spec.build.store.kind),
         remedy: "use Ephemeral, with storageClassName and size if the node's disk is too small",
     },
     NotYet {
@@ -222,7 +222,7 @@ pub const NOT_YET: &[NotYet] = &[
     },
     NotYet {
         path: "cache.mode",
-        asked: |spec| unless_default::<CacheMode>(spec.cache.mode),
+        asked: |spec| unless_default::<CacheMode>(&spec.cache.mode),
         remedy: "use Disabled",
     },
     NotYet {
@@ -247,12 +247,12 @@ pub const NOT_YET: &[NotYet] = &[
     },
     NotYet {
         path: "runPolicy",
-        asked: |spec| unless_default::<RunPolicy>(spec.run_policy),
+        asked: |spec| unless_default::<RunPolicy>(&spec.run_policy),
         remedy: "use SerialLatestOnly",
     },
     NotYet {
         path: "signing.mode",
-        asked: |spec| unless_default::<SigningMode>(spec.signing.mode),
+        asked: |spec| unless_default::<SigningMode>(&spec.signing.mode),
         remedy: "use None, and sign the digest in status with a tool of your own",
     },
     NotYet {
@@ -270,7 +270,7 @@ pub const NOT_YET: &[NotYet] = &[
     keyless("signing.keyless.audience"),
     NotYet {
         path: "signing.format",
-        asked: |spec| unless_default::<SignatureFormat>(spec.signing.format),
+        asked: |spec| unless_default::<SignatureFormat>(&spec.signing.format),
         remedy: "leave it out",
     },
     NotYet {
@@ -285,7 +285,7 @@ pub const NOT_YET: &[NotYet] = &[
     },
     NotYet {
         path: "attestations.sbom",
-        asked: |spec| unless_default::<SbomFormat>(spec.attestations.sbom),
+        asked: |spec| unless_default::<SbomFormat>(&spec.attestations.sbom),
         remedy: "use None",
     },
     NotYet {
@@ -298,12 +298,12 @@ pub const NOT_YET: &[NotYet] = &[
     },
     NotYet {
         path: "verification.onDrift",
-        asked: |spec| unless_default::<OnDrift>(spec.verification.on_drift),
+        asked: |spec| unless_default::<OnDrift>(&spec.verification.on_drift),
         remedy: "use Ignore",
     },
     NotYet {
         path: "deletionPolicy",
-        asked: |spec| unless_default::<DeletionPolicy>(spec.deletion_policy),
+        asked: |spec| unless_default::<DeletionPolicy>(&spec.deletion_policy),
         remedy: "use Retain, and delete the image in the registry",
     },
     // Not a leaf of its own: the list is honoured as long as it has one entry.

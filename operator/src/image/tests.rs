@@ -156,7 +156,7 @@ impl World {
                     self.builds.push(build);
                 }
                 Action::DeleteBuild { uid, .. } => {
-                    self.builds.retain(|b| b.uid().as_ref() != Some(uid))
+                    self.builds.retain(|b| b.uid().as_ref() != Some(uid));
                 }
             }
         }

@@ -6,6 +6,7 @@ use firn_crd::build_status::BuildOutcome;
 use firn_crd::condition::{ConditionType, find_condition};
 use firn_crd::event::EventReason;
 use firn_crd::exit::Reason;
+use firn_crd::failure::Failure;
 use firn_crd::trigger::TriggerMode;
 
 use super::Observed;
@@ -115,7 +116,7 @@ fn of_failure(run: &Run, decision: &Decision<'_>) -> Event {
         .status
         .as_ref()
         .and_then(|status| status.failure.clone());
-    let reason = failure.as_ref().and_then(|failure| failure.known_reason());
+    let reason = failure.as_ref().and_then(Failure::known_reason);
     let container = failure
         .as_ref()
         .and_then(|failure| failure.container.clone());

@@ -1,1 +1,168 @@
+//! What a build orders.
 
+use firn_crd::NixImageStatus;
+use firn_crd::build_spec::Store as StoreSpec;
+use firn_crd::names::ANNOTATION_BUILD_HASH;
+use firn_crd::published::{Published, PublishedPlatform};
+use firn_crd::reference::SecretRef;
+use firn_crd::run::{Compression, Work};
+use k8s_openapi::api::core::v1::Toleration;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use super::super::tests::{build, image};
+use super::*;
+
+fn ordered(build: &NixImageBuild, image: Option<&NixImage>) -> (Order, Run) {
+    let order = order(build, image, &Site::default()).unwrap();
+    let run = serde_json::from_str(&order.run).unwrap();
+    (order, run)
+}
+
+fn work(run: Run) -> run::Build {
+    match run.work {
+        Work::Build(build) => *build,
+        Work::Publish { .. } => panic!("not a build"),
+    }
+}
+
+fn published_image() -> NixImage {
+    let mut image = image();
+    image.status = Some(NixImageStatus {
+        latest_image: Some("registry.example/web@sha256:aa".into()),
+        published: Some(Published {
+            digest: Some("sha256:aa".into()),
+            build_hash: Some("h4sh".into()),
+            platforms: vec![PublishedPlatform {
+                platform: "linux/amd64".into(),
+                digest: "sha256:aa".into(),
+                drv_path: Some("/nix/store/x.drv".into()),
+                ..PublishedPlatform::default()
+            }],
+            ..Published::default()
+        }),
+        ..NixImageStatus::default()
+    });
+    image
+}
+
+fn hashed(hash: &str) -> NixImageBuild {
+    let mut build = build();
+    build
+        .annotations_mut()
+        .insert(ANNOTATION_BUILD_HASH.into(), hash.into());
+    build
+}
+
+#[test]
+fn a_run_tells_the_pod_what_the_spec_says() {
+    let mut build = build();
+    let spec = &mut build.spec;
+    spec.output.platforms[0].attribute = Some("web".into());
+    spec.output.labels.insert("team".into(), "snow".into());
+    spec.output.layers.max = 60;
+    spec.output.layers.compression = Compression::Gzip;
+    spec.output.plain_http = true;
+    spec.build.substituters = vec!["https://cache.example".into()];
+    let (_, run) = ordered(&build, None);
+    assert_eq!(run.contract, CONTRACT);
+    assert_eq!(
+        (run.build.as_str(), run.output.tags.as_slice()),
+        ("web-17", &["latest".to_owned()][..])
+    );
+    assert!(run.output.plain_http);
+    let work = work(run);
+    assert_eq!(work.attribute, "web");
+    assert_eq!(work.source.reference.as_deref(), Some("refs/heads/main"));
+    assert_eq!(work.image.labels["team"], "snow");
+    assert_eq!(
+        (work.image.max_layers, work.image.compression),
+        (60, Compression::Gzip)
+    );
+    assert_eq!(work.substituters, ["https://cache.example"]);
+    assert_eq!(work.timeout_seconds, 3600);
+}
+
+#[test]
+fn the_published_derivation_is_told_if_equal_options_gave_it() {
+    let told =
+        |build: &NixImageBuild, image: &NixImage| work(ordered(build, Some(image)).1).published;
+    let image = published_image();
+    let published = told(&hashed("h4sh"), &image).unwrap();
+    assert_eq!(published.drv_path, "/nix/store/x.drv");
+    assert_eq!(told(&hashed("other"), &image), None, "other options");
+    let mut asked = hashed("h4sh");
+    asked.spec.reasons = vec![BuildReason::Manual];
+    assert_eq!(told(&asked, &image), None, "a person wants a build");
+    let mut elsewhere = hashed("h4sh");
+    elsewhere.spec.output.repository = "registry.example/we".into();
+    assert_eq!(told(&elsewhere, &image), None, "another repository");
+}
+
+#[test]
+fn moving_tags_takes_one_container_and_the_published_digest() {
+    let mut build = build();
+    build.spec.reasons = vec![BuildReason::Retag];
+    let (order, run) = ordered(&build, Some(&published_image()));
+    assert_eq!(order.name, "web-17-publish");
+    assert_eq!(order.containers, [Container::Push]);
+    assert_eq!(
+        run.work,
+        Work::Publish {
+            digest: "sha256:aa".into()
+        }
+    );
+    assert!(super::order(&build, Some(&image()), &Site::default()).is_err());
+}
+
+#[test]
+fn placement_and_store_are_those_of_the_spec() {
+    let mut build = build();
+    let spec = &mut build.spec.build;
+    spec.runtime_class_name = Some("kata".into());
+    spec.priority_class_name = Some("low".into());
+    spec.tolerations = vec![Toleration::default()];
+    spec.store = StoreSpec {
+        storage_class_name: Some("fast".into()),
+        size: Some(Quantity("20Gi".into())),
+        ..StoreSpec::default()
+    };
+    build.spec.output.push_secret_ref = Some(SecretRef {
+        name: "login".into(),
+    });
+    build.spec.output.platforms[0]
+        .node_selector
+        .insert("pool".into(), "builders".into());
+    let (order, _) = ordered(&build, None);
+    assert_eq!(order.placement.runtime_class.as_deref(), Some("kata"));
+    assert_eq!(order.placement.priority_class.as_deref(), Some("low"));
+    assert_eq!(order.placement.tolerations.len(), 1);
+    assert_eq!(order.placement.node_selector["pool"], "builders");
+    assert_eq!(order.volumes.store.size.as_deref(), Some("20Gi"));
+    assert_eq!(order.volumes.store.storage_class.as_deref(), Some("fast"));
+    assert_eq!(order.volumes.push_secret.as_deref(), Some("login"));
+}
+
+#[test]
+fn the_deadline_covers_waiting_and_every_attempt() {
+    let mut build = build();
+    let minutes = |build: &NixImageBuild| deadline(build).as_secs() / 60;
+    assert_eq!(minutes(&build), 15 + 2 * (15 + 60 + 20));
+    build.spec.build.retries = 0;
+    assert_eq!(minutes(&build), 15 + 15 + 60 + 20);
+    assert_eq!(ordered(&build, None).0.backoff_limit, 0);
+}
+
+#[test]
+fn labels_that_do_not_fit_are_refused_with_the_remedy() {
+    let mut build = build();
+    for n in 0..64 {
+        build
+            .spec
+            .output
+            .labels
+            .insert(n.to_string(), "x".repeat(4000));
+    }
+    let failure = order(&build, None, &Site::default()).unwrap_err();
+    assert_eq!(failure.reason, Reason::NotSupported);
+    assert!(failure.message.contains("shorten them"));
+}
