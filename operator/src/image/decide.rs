@@ -1,6 +1,7 @@
 //! What to do about an image: the first that applies, from the top. Pure, total, without a stored
 //! phase: everything follows from what is observed.
 
+use firn_crd::NixImage;
 use firn_crd::build::BuildReason;
 use firn_crd::build_status::BuildOutcome;
 use firn_crd::exit::Reason;
@@ -198,11 +199,15 @@ impl<'a> Wish<'a> {
         }
     }
 
-    /// A person's request that no build answers yet.
+    /// A person's request that no build answers yet. The source was asked since: whoever pushes a
+    /// commit and then asks means that commit.
     fn request(&self) -> Option<&'a str> {
         let request = self.observed.image.requested_build()?;
-        let answered = |run: &Run| run.requested.as_deref() == Some(request);
-        (!self.observed.runs.iter().any(answered)).then_some(request)
+        if !answered(self.observed) {
+            return None;
+        }
+        let answers = |run: &Run| run.requested.as_deref() == Some(request);
+        (!self.observed.runs.iter().any(answers)).then_some(request)
     }
 
     /// A build of the same work that failed for a cause that is still in it.
@@ -378,10 +383,35 @@ impl<'a> Wish<'a> {
     }
 }
 
+/// What the source is to be asked at once, and not when its time comes: requests that were not
+/// handled, and a spec that was not. Opaque but for its being another when any of them is.
+pub fn question(image: &NixImage) -> Option<String> {
+    let generation = image.metadata.generation;
+    let status = image.status.as_ref();
+    let new_spec = status.is_none_or(|status| status.observed_generation != generation);
+    let parts = [
+        image
+            .requested_reconcile()
+            .map(|value| format!("look {value}")),
+        image
+            .requested_build()
+            .map(|value| format!("build {value}")),
+        generation
+            .filter(|_| new_spec)
+            .map(|number| format!("generation {number}")),
+    ];
+    let question: Vec<String> = parts.into_iter().flatten().collect();
+    (!question.is_empty()).then(|| question.join(", "))
+}
+
+/// Whether the source was asked since the newest request.
+fn answered(observed: &Observed) -> bool {
+    observed.source.answered.is_some() && observed.source.answered == question(&observed.image)
+}
+
 /// A person asks to look again, and the source was looked at again since.
 pub fn asked_now(observed: &Observed) -> bool {
-    let request = observed.image.requested_reconcile();
-    request.is_some() && request == observed.source.answered.as_deref()
+    observed.image.requested_reconcile().is_some() && answered(observed)
 }
 
 /// The rule after a build that did not succeed.

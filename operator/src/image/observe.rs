@@ -7,7 +7,7 @@ use firn_crd::source::{Follow, GitSource};
 use firn_crd::{NixImage, NixImageBuild};
 use kube::{Resource, ResourceExt};
 
-use super::{Observed, Rival, Run, decide, status};
+use super::{Observed, Rival, Run, decide};
 use crate::context::Context;
 use crate::error::Error;
 use crate::source::{self, Git, ImageKey, Observation, Query, Target};
@@ -75,7 +75,7 @@ fn source(ctx: &Context, key: &ImageKey, observed: &Observed) -> source::Observe
         git: asked(git),
         paths: spec.trigger.paths.clone(),
         known: decide::known(observed),
-        asked: status::request_to_look(&observed.image),
+        asked: decide::question(&observed.image),
     };
     ctx.sources.observe(key, &query, observed.now)
 }

@@ -1,5 +1,6 @@
 //! What status says. Pure. Nothing here differs in a time only: a quiet image is never written.
 
+use firn_crd::NixImageStatus;
 use firn_crd::build_status::BuildOutcome;
 use firn_crd::condition::{
     ConditionReason as Word, ConditionStatus, ConditionType, NewCondition, find_condition,
@@ -8,14 +9,13 @@ use firn_crd::condition::{
 use firn_crd::exit::{Class, Reason};
 use firn_crd::failure::Failure;
 use firn_crd::image::BuildRef;
-use firn_crd::names::{ANNOTATION_RECONCILE, build_name};
+use firn_crd::names::build_name;
 use firn_crd::report::first_bytes;
-use firn_crd::{NixImage, NixImageStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
 
 use super::Observed;
-use super::decide::{Decision, needs_everything};
+use super::decide::{Decision, asked_now, needs_everything};
 use super::fold::Fold;
 use super::retry::Again;
 use super::revision::{self, whole_seconds};
@@ -104,15 +104,8 @@ fn handled_build(observed: &Observed, decision: &Decision<'_>) -> Option<String>
 /// matters.
 fn handled_reconcile(observed: &Observed, decision: &Decision<'_>) -> Option<String> {
     let request = observed.image.requested_reconcile()?;
-    let asked = observed.source.answered.as_deref() == Some(request);
     let pointless = matches!(decision, Decision::Refused { .. });
-    (asked || pointless).then(|| request.to_owned())
-}
-
-/// The value that [`NixImage::requested_reconcile`] compares, handled or not.
-pub fn request_to_look(image: &NixImage) -> Option<String> {
-    let value = image.annotations().get(ANNOTATION_RECONCILE)?;
-    (!value.is_empty()).then(|| first_bytes(value, 256).to_owned())
+    (asked_now(observed) || pointless).then(|| request.to_owned())
 }
 
 fn failure(old: Option<&Failure>, decision: &Decision<'_>) -> Option<Failure> {

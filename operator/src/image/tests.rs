@@ -207,6 +207,11 @@ impl World {
             .insert(name.into(), value.into());
     }
 
+    /// The source is asked, and says the same as before.
+    fn poll(&mut self) {
+        self.source.answered = decide::question(&self.image);
+    }
+
     fn condition(&self, kind: ConditionType) -> Option<(String, String)> {
         let status = self.image.status.as_ref()?;
         find_condition(&status.conditions, kind).map(|c| (c.status.clone(), c.reason.clone()))
@@ -421,6 +426,8 @@ fn a_persons_request_is_built_once_in_every_mode() {
     world.image.spec.trigger.mode = TriggerMode::Manual;
     world.settle();
     world.annotate(ANNOTATION_BUILD, "now");
+    assert_eq!(made(&world.turn()), None, "the source was not asked since");
+    world.poll();
     assert_eq!(reasons(&world.turn()), [BuildReason::Manual]);
     assert_eq!(world.status().last_handled_build_at.as_deref(), Some("now"));
     world.end(published("aa"));
@@ -436,6 +443,7 @@ fn a_request_is_not_lost_while_another_build_runs() {
     assert_eq!(made(&world.turn()), None);
     assert_eq!(world.status().last_handled_build_at, None);
     world.end(published("aa"));
+    world.poll();
     assert_eq!(reasons(&world.turn()), [BuildReason::Manual]);
 }
 
@@ -575,6 +583,7 @@ fn a_commit_known_to_fail_is_not_built_again() {
     assert_eq!(made(&world.turn()), None);
     assert_eq!(world.stalled().as_deref(), Some("BuildFailed"));
     world.annotate(ANNOTATION_BUILD, "I know better");
+    world.poll();
     assert_eq!(
         reasons(&world.turn()),
         [BuildReason::Manual, BuildReason::Revision]
@@ -639,7 +648,7 @@ fn a_wrong_password_is_tried_in_growing_pauses_and_at_once_on_request() {
     assert!(plan.look_again.is_some());
     world.annotate(ANNOTATION_RECONCILE, "fixed");
     assert_eq!(made(&world.turn()), None, "the source was not asked since");
-    world.source.answered = Some("fixed".into());
+    world.poll();
     assert_eq!(reasons(&world.turn()), [BuildReason::Retry]);
     assert_eq!(
         world.status().last_handled_reconcile_at.as_deref(),

@@ -83,7 +83,10 @@ fn happen(world: &mut World, step: Step) {
         Step::Tags(n) => {
             world.edit(|spec| spec.output.tags = vec![format!("t{n}"), "${shortRev}".into()]);
         }
-        Step::Ask(n) => world.annotate(ANNOTATION_BUILD, &n.to_string()),
+        Step::Ask(n) => {
+            world.annotate(ANNOTATION_BUILD, &n.to_string());
+            world.poll();
+        }
         Step::Suspend(suspend) => world.edit(|spec| spec.suspend = suspend),
         Step::EndWell(n) => {
             if let Some(build) = running {
@@ -202,6 +205,7 @@ proptest! {
         world.source = resolved(commit(99));
         world.annotate(ANNOTATION_BUILD, "please");
         for _ in 0..20 {
+            world.poll();
             world.turn();
             happen(&mut world, Step::EndWell(7));
             world.pass(7200);
