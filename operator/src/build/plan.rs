@@ -132,23 +132,24 @@ fn orphaned(observed: &Observed) -> bool {
             .is_none_or(|image| image.metadata.deletion_timestamp.is_some())
 }
 
-/// A recorded build holds nothing that runs. The Job of one that succeeded goes after some time;
-/// that of one that failed stays with it, for its log.
+/// A build that was recorded as failed or cancelled holds nothing that runs, and its Job stays with
+/// it for its log. The Job of one that succeeded completes by itself, a second after its pod, and
+/// goes after some time.
 fn after_the_end(observed: &Observed, old: &NixImageBuildStatus, outcome: BuildOutcome) -> Plan {
-    if let Some(stop) = stop(observed) {
-        return Plan {
-            cleanup: vec![stop],
-            ..Plan::default()
-        };
-    }
     let succeeded = matches!(
         outcome,
         BuildOutcome::Published | BuildOutcome::NotChanged | BuildOutcome::Retagged
     );
+    if !succeeded {
+        return Plan {
+            cleanup: stop(observed).into_iter().collect(),
+            ..Plan::default()
+        };
+    }
     let Some(job) = observed
         .job
         .as_ref()
-        .filter(|job| succeeded && job.metadata.deletion_timestamp.is_none())
+        .filter(|job| job.metadata.deletion_timestamp.is_none())
     else {
         return Plan::default();
     };

@@ -592,6 +592,19 @@ fn the_job_of_a_success_goes_after_a_while_and_that_of_a_failure_stays() {
 }
 
 #[test]
+fn the_job_of_a_success_is_not_ended_before_it_completes() {
+    // After a restart: the pod is not read any more, and the Job controller is a second late.
+    let recorded = Observed {
+        pods: vec![],
+        ..done(Observed {
+            pods: vec![pushed()],
+            ..observed()
+        })
+    };
+    assert_eq!(plan(&recorded).cleanup, []);
+}
+
+#[test]
 fn a_recorded_failure_leaves_no_job_running() {
     let recorded = done(Observed {
         now: after(1000),

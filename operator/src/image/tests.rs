@@ -717,6 +717,22 @@ fn a_source_that_never_answered_says_why() {
 }
 
 #[test]
+fn an_end_is_told_once_whatever_else_is_written() {
+    for status in [published("aa"), failed(Reason::BuildFailed)] {
+        let mut world = World::new();
+        world.turn();
+        world.end(status);
+        // A restart: nobody has asked the source yet.
+        let known = std::mem::replace(&mut world.source.observation, Observation::Pending);
+        let first = world.turn();
+        world.source.observation = known;
+        let second = world.turn();
+        let told = [words(&first), words(&second)].concat();
+        assert_eq!(told.len(), 1, "{told:?}");
+    }
+}
+
+#[test]
 fn a_suspended_image_keeps_what_it_said() {
     let mut world = World::settled();
     world.edit(|spec| spec.suspend = true);

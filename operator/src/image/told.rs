@@ -35,29 +35,33 @@ pub fn events(
     .collect()
 }
 
-/// The newest build, if status did not say yet that it ended: Ready still waited for it. In a
-/// suspended image Ready keeps its value, and this is told when the image goes on.
+/// The newest build, if its end is what status takes in now: each kind of end leaves a trace of
+/// its own there, which a restart or another reason to write does not leave twice.
 fn ended<'a>(
     old: &NixImageStatus,
     new: &NixImageStatus,
     observed: &'a Observed,
 ) -> Option<&'a Run> {
-    let run = observed.runs.last().filter(|run| run.outcome().is_some())?;
-    let ready = |status: &NixImageStatus| {
-        find_condition(&status.conditions, ConditionType::Ready)
-            .map(|condition| (condition.status.clone(), condition.reason.clone()))
-    };
-    let waited = ready(old).is_none_or(|(status, _)| status == "Unknown");
-    let named = |status: &NixImageStatus| {
+    let run = observed.runs.last()?;
+    let before = old.published.clone().unwrap_or_default();
+    let now = new.published.clone().unwrap_or_default();
+    let failed = |status: &NixImageStatus| {
         status
-            .latest_build_ref
+            .failure
             .as_ref()
-            .and_then(|build| build.name.clone())
+            .and_then(|failure| failure.build.clone())
     };
-    let unknown = waited || named(old).as_deref() != Some(run.name.as_str());
-    // Another build may begin in the same breath.
-    let moves = ready(old) != ready(new) || named(old) != named(new);
-    (unknown && moves).then_some(run)
+    let news = match run.outcome()? {
+        BuildOutcome::Published => before.build != now.build,
+        BuildOutcome::NotChanged => {
+            (before.revision, before.build_hash) != (now.revision, now.build_hash)
+        }
+        BuildOutcome::Retagged => before.tags != now.tags,
+        BuildOutcome::Failed | BuildOutcome::Cancelled | BuildOutcome::Superseded => {
+            failed(old) != failed(new) && failed(new).as_deref() == Some(run.name.as_str())
+        }
+    };
+    news.then_some(run)
 }
 
 fn of_end(run: &Run, new: &NixImageStatus, decision: &Decision<'_>) -> Option<Event> {
