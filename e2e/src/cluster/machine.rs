@@ -230,9 +230,17 @@ fn resolv_conf_target() -> Result<PathBuf> {
     }
 }
 
-/// The program to start again inside: this one.
+/// The program to start again inside: `firn-cluster`, which lies beside whatever program this is.
 pub(super) fn own_program() -> Result<PathBuf> {
-    std::env::current_exe().context("failed to find the path of this program")
+    let this = std::env::current_exe().context("failed to find the path of this program")?;
+    let program = this.with_file_name("firn-cluster");
+    if !program.exists() {
+        bail!(
+            "{} does not exist: cargo build --package firn-e2e --bins",
+            program.display()
+        );
+    }
+    Ok(program)
 }
 
 /// Starts one component again. To be called inside the machine.
