@@ -79,19 +79,20 @@ pub async fn run(images: &Path) -> Result<()> {
 /// Tells how to look around and how to stop.
 pub fn farewell(layout: &Layout, took: Duration) {
     step("Look around");
-    let kubeconfig = layout.kubeconfig("admin");
     say(&format!(
-        "That took {} s. The cluster lives in network namespaces of its own; this enters them:\n\n\
-         \x20   export CARGO_TARGET_DIR=$(e2e/cargo-target)\n\
-         \x20   alias firn-cluster=$CARGO_TARGET_DIR/debug/firn-cluster\n\
-         \x20   firn-cluster kubectl -n {NAMESPACE} get niximages,niximagebuilds\n\
-         \x20   firn-cluster kubectl -n {NAMESPACE} describe niximage hello\n\
-         \x20   firn-cluster kubectl -n {NAMESPACE} logs job/hello-2-amd64 -c build   # the build's log\n\
-         \x20   firn-cluster exec -- bash    # a shell inside, with KUBECONFIG={}\n\n\
-         make cluster-down ends it and leaves nothing but the cache, {}.",
-        took.as_secs(),
-        kubeconfig.display(),
-        layout.cache.display(),
+        "That took {took} s. The cluster stays up. With a kubectl of yours leave out the second line:\n\n\
+         \x20   export KUBECONFIG={kubeconfig}\n\
+         \x20   kubectl() {{ {kube} kubectl \"$@\"; }}\n\
+         \x20   kubectl -n {NAMESPACE} get niximages,niximagebuilds\n\
+         \x20   kubectl -n {NAMESPACE} describe niximage hello\n\
+         \x20   kubectl -n {NAMESPACE} logs job/hello-2-amd64 -c build   # the build's log\n\n\
+         Its registry and git server are reached inside its network only:\n\n\
+         \x20   $(e2e/cargo-target)/debug/firn-cluster exec -- bash\n\n\
+         make cluster-down ends it and leaves nothing but the cache, {cache}.",
+        took = took.as_secs(),
+        kubeconfig = layout.kubeconfig_outside().display(),
+        kube = layout.program("kube").display(),
+        cache = layout.cache.display(),
     ));
 }
 

@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use firn_e2e::cluster::component::Component;
-use firn_e2e::cluster::{Layout, Machine, lifecycle, machine, services, target};
+use firn_e2e::cluster::{Layout, Machine, lifecycle, machine, relay, services, target};
 use rustix::process::Signal;
 
 /// A disposable Kubernetes on this machine, in namespaces of its own. Needs root.
@@ -42,7 +42,8 @@ enum Action {
     Status,
     /// Print the last lines of every log.
     Logs,
-    /// Print the path of the administrator's kubeconfig; the address in it is reached inside only.
+    /// Print the path of the administrator's kubeconfig, for use outside: `export KUBECONFIG=$(…)`.
+    /// Inside, `exec` has set it already.
     Kubeconfig,
     /// Run kubectl as administrator.
     #[command(disable_help_flag = true)]
@@ -119,6 +120,8 @@ enum Inside {
     Exec {
         command: Vec<OsString>,
     },
+    LaunchRelay,
+    Relay,
 }
 
 fn main() -> Result<ExitCode> {
@@ -135,7 +138,7 @@ fn main() -> Result<ExitCode> {
         Action::Down => lifecycle::down(&layout)?,
         Action::Status => status(&layout)?,
         Action::Logs => print(&lifecycle::logs(&layout)),
-        Action::Kubeconfig => print(&layout.kubeconfig("admin").display().to_string()),
+        Action::Kubeconfig => print(&kubeconfig(&layout)?),
         Action::Kubectl { arguments } => become_it(lifecycle::kubectl(&layout)?.args(arguments))?,
         Action::Exec { machine, command } => {
             become_it(&mut lifecycle::exec(&layout, machine, &command)?)?;
@@ -178,6 +181,8 @@ fn run_inside(layout: &Layout, inside: Inside) -> Result<()> {
             let (program, arguments) = command.split_first().context("an empty command")?;
             become_it(Command::new(program).args(arguments))
         }
+        Inside::LaunchRelay => relay::launch(layout),
+        Inside::Relay => relay::run(layout),
     }
 }
 
@@ -185,6 +190,11 @@ fn run_inside(layout: &Layout, inside: Inside) -> Result<()> {
 fn become_it(command: &mut Command) -> Result<()> {
     let error = command.exec();
     Err(error).with_context(|| format!("failed to run {}", command.get_program().display()))
+}
+
+fn kubeconfig(layout: &Layout) -> Result<String> {
+    relay::status(layout).context("the cluster is not up: firn-cluster up")?;
+    Ok(layout.kubeconfig_outside().display().to_string())
 }
 
 fn status(layout: &Layout) -> Result<()> {
@@ -195,17 +205,18 @@ fn status(layout: &Layout) -> Result<()> {
     for (machine, components) in machines {
         let states: Vec<String> = components
             .iter()
-            .map(|(component, runs)| {
-                format!(
-                    "{} {}",
-                    component.name(),
-                    if *runs { "runs" } else { "HAS ENDED" }
-                )
-            })
+            .map(|(component, runs)| format!("{} {}", component.name(), state(*runs)))
             .collect();
         print(&format!("{machine}: {}", states.join(", ")));
     }
+    if let Some((address, runs)) = relay::status(layout) {
+        print(&format!("relay: {address} {}", state(runs)));
+    }
     Ok(())
+}
+
+fn state(runs: bool) -> &'static str {
+    if runs { "runs" } else { "HAS ENDED" }
 }
 
 #[expect(

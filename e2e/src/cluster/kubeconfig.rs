@@ -1,8 +1,9 @@
 //! Kubeconfig files, complete in themselves. Pure.
 
+use anyhow::{Context, Result};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::pki::Identity;
 
@@ -24,4 +25,32 @@ pub(super) fn render(server: &str, authority: &str, user: &str, identity: &Ident
         "current-context": "firn-e2e",
     });
     format!("{config:#}\n")
+}
+
+/// A rendered file with another way to the same server.
+pub(super) fn with_server(config: &str, server: &str) -> Result<String> {
+    let mut config: Value = serde_json::from_str(config).context("no JSON")?;
+    let place = config
+        .pointer_mut("/clusters/0/cluster/server")
+        .context("no server in it")?;
+    *place = server.into();
+    Ok(format!("{config:#}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pki::{Authority, Subject};
+    use super::*;
+
+    #[test]
+    fn another_server_is_all_that_differs() {
+        let authority = Authority::new("test").unwrap();
+        let admin = authority.issue(&Subject::user("admin", None)).unwrap();
+        let inside = render("https://10.89.0.1:6443", "PEM", "admin", &admin);
+        let outside = with_server(&inside, "https://127.0.0.1:4242").unwrap();
+        assert!(outside.contains("https://127.0.0.1:4242"));
+        let back = with_server(&outside, "https://10.89.0.1:6443").unwrap();
+        assert_eq!(back, inside);
+        assert!(with_server("{}", "https://127.0.0.1:4242").is_err());
+    }
 }

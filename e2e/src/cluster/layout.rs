@@ -86,9 +86,19 @@ impl Layout {
         self.state.join("pki").join(file)
     }
 
-    /// How to reach the API server as `user`: `admin`, `kubelet-0`, ….
+    /// How to reach the API server as `user` in the cluster's network: `admin`, `kubelet-0`, ….
     pub fn kubeconfig(&self, user: &str) -> PathBuf {
         self.state.join(format!("{user}.kubeconfig"))
+    }
+
+    /// How to reach the API server as administrator from outside the cluster's network.
+    pub fn kubeconfig_outside(&self) -> PathBuf {
+        self.kubeconfig("admin-outside")
+    }
+
+    /// What is known of the relay: `pid` and `port`.
+    pub(super) fn relay(&self, what: &str) -> PathBuf {
+        self.state.join("relay").with_extension(what)
     }
 
     /// Output of a machine's first process and of its components.

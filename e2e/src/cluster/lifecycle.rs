@@ -18,7 +18,7 @@ use super::lock::Lock;
 use super::process::Process;
 use super::progress::{say, step};
 use super::wait::{unless_failed, until, when};
-use super::{Layout, Machine, build, control_plane, images, machine, network, requirements};
+use super::{Layout, Machine, build, control_plane, images, machine, network, relay, requirements};
 
 /// A machine's first process is there after a few milliseconds.
 const MACHINE_STARTS: Duration = Duration::from_secs(30);
@@ -59,6 +59,7 @@ pub fn up(layout: &Layout, nodes: u8) -> Result<()> {
     } else if repair(layout, Machine::Control)? {
         found_well = false;
     }
+    found_well &= !relay::ensure(layout)?;
     for node in (0..nodes).map(Machine::Node) {
         found_well &= init(layout, node).is_some() && !repair(layout, node)?;
         if init(layout, node).is_none() {

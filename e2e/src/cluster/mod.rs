@@ -6,6 +6,7 @@
 //! machine ── unshare ── control (10.89.0.1: etcd, API server, controllers, scheduler; bridge firn0)
 //!                          ├── unshare ── node-0 (10.89.0.10: containerd, kubelet, kube-proxy)
 //!                          └── unshare ── node-1 (10.89.0.11: ...;  pods 10.244.1.0/24)
+//! 127.0.0.1:PORT ── relay ──> 10.89.0.1:6443
 //! ```
 //!
 //! Each machine is one `unshare --mount --net --pid --kill-child`: when its first process ends, the
@@ -33,6 +34,7 @@ pub mod pins;
 mod pki;
 mod process;
 pub mod progress;
+pub mod relay;
 mod requirements;
 pub mod services;
 pub mod target;

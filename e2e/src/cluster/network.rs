@@ -1,7 +1,8 @@
 //! Addresses and links. Pure, but for the functions at the end that call `ip`.
 //!
 //! The nodes hang on a bridge in the control machine's namespace, which routes each node's pods to
-//! it and Services to node-0. Nothing of it is seen from outside the namespaces.
+//! it and Services to node-0. Nothing of it is seen from outside the namespaces; what leads in is
+//! [`super::relay`].
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -16,6 +17,8 @@ use super::wait::{unless_failed, until};
 
 /// The control machine, where the API server listens.
 pub const CONTROL: Ipv4Addr = Ipv4Addr::new(10, 89, 0, 1);
+/// The API server's port there.
+pub(super) const API_SERVER_PORT: u16 = 6443;
 /// The first address of the Service range, which Kubernetes gives to the API server.
 pub const API_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 /// Cluster DNS; `manifests/coredns.yaml` says the same.
@@ -46,7 +49,7 @@ pub(super) fn resolv_conf() -> String {
 
 /// Where the API server is reached from within the cluster's network.
 pub(super) fn api_server() -> String {
-    format!("https://{CONTROL}:6443")
+    format!("https://{CONTROL}:{API_SERVER_PORT}")
 }
 
 fn ip(arguments: &str) -> Result<()> {

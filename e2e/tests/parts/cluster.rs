@@ -151,6 +151,7 @@ async fn a_cluster_that_is_up_is_found_well_and_what_has_ended_is_started_again(
         repaired.contains("kubelet has ended on node-1"),
         "{repaired}"
     );
+    from_outside(&own).await;
     own.call("node-off 1").await;
     assert!(!own.call("status").await.contains("node-1"));
     own.call("up --nodes 2").await;
@@ -161,6 +162,54 @@ async fn a_cluster_that_is_up_is_found_well_and_what_has_ended_is_started_again(
     );
     let foreign = own.call("as-foreign").await;
     assert!(foreign.contains("FIRN_E2E_KUBECONFIG="), "{foreign}");
+}
+
+/// A kubectl that enters no namespace reaches the cluster, also after the relay was killed, by the
+/// same file and at the same port.
+async fn from_outside(own: &Own) {
+    let kubeconfig = own.call("kubeconfig").await;
+    let before = fs::read_to_string(kubeconfig.trim()).unwrap();
+    assert!(before.contains("https://127.0.0.1:"), "{before}");
+    let nodes = kubectl_outside(own, kubeconfig.trim()).await;
+    assert!(
+        nodes.status.success() && text(&nodes).contains("node-1"),
+        "{}",
+        text(&nodes)
+    );
+    kill(relay(&own.layout).unwrap());
+    eventually("the relay has ended", VANISH, || async {
+        let status = own.call("status").await;
+        let ended = status
+            .lines()
+            .any(|line| line.starts_with("relay: 127.0.0.1:") && line.ends_with(" HAS ENDED"));
+        Ok(if ended {
+            Seen::Done(())
+        } else {
+            Seen::NotYet(status)
+        })
+    })
+    .await
+    .unwrap();
+    assert!(
+        !kubectl_outside(own, kubeconfig.trim())
+            .await
+            .status
+            .success()
+    );
+    let repaired = own.call("up --nodes 2").await;
+    assert!(repaired.contains("the relay has ended"), "{repaired}");
+    assert_eq!(fs::read_to_string(kubeconfig.trim()).unwrap(), before);
+    let nodes = kubectl_outside(own, kubeconfig.trim()).await;
+    assert!(nodes.status.success(), "{}", text(&nodes));
+}
+
+async fn kubectl_outside(own: &Own, kubeconfig: &str) -> Output {
+    let mut kubectl = Command::new(own.layout.program("kube"));
+    kubectl
+        .args(["kubectl", "get", "nodes"])
+        .env("KUBECONFIG", kubeconfig)
+        .kill_on_drop(true);
+    own.attempt(&mut kubectl).await
 }
 
 #[tokio::test]
@@ -456,7 +505,15 @@ fn namespaces_of(layout: &Layout) -> BTreeSet<PathBuf> {
 }
 
 fn first_process(layout: &Layout, machine: &str) -> Option<i32> {
-    let text = fs::read_to_string(layout.state.join(machine).join("init.pid")).ok()?;
+    process_in(&layout.state.join(machine).join("init.pid"))
+}
+
+fn relay(layout: &Layout) -> Option<i32> {
+    process_in(&layout.state.join("relay.pid"))
+}
+
+fn process_in(file: &Path) -> Option<i32> {
+    let text = fs::read_to_string(file).ok()?;
     text.split(' ').next()?.parse().ok()
 }
 
