@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use super::error::file;
-use super::{Contents, Error, Image, Node, Parts, Tree, packages};
+use super::{Contents, Error, Image, Node, Parts, Tree, architecture, packages};
 use crate::debian::{self, Closure, Found};
 
 const CA_BUNDLE: &str = "etc/ssl/certs/ca-certificates.crt";
@@ -13,6 +13,12 @@ const CA_FOLDER: &str = "usr/share/ca-certificates/mozilla";
 
 pub(super) fn collect(image: &Image, parts: &Parts<'_>) -> Result<Contents, Error> {
     let Parts { debian, programs } = parts;
+    if debian.lock.arch != architecture() {
+        return Err(Error::Architecture {
+            machine: architecture().to_owned(),
+            lock: debian.lock.arch.clone(),
+        });
+    }
     let binary = programs.join(image.package());
     if !binary.is_file() {
         return Err(Error::NoProgram { path: binary });

@@ -30,6 +30,11 @@ pub enum Error {
         one: String,
         other: String,
     },
+    /// Programs that are built here do not run beside the pinned packages.
+    #[error(
+        "this machine is {machine}, and the Debian packages are pinned for {lock}: build on {lock}"
+    )]
+    Architecture { machine: String, lock: String },
     /// A program of Firn has not been built.
     #[error("{path:?} is missing: build it, or name the folder that has it with --programs")]
     NoProgram { path: PathBuf },
@@ -39,8 +44,8 @@ pub enum Error {
     /// A layer could not be written.
     #[error("failed to write {path:?} into a layer")]
     Tar { path: String, source: TarError },
-    /// The layout could not be written.
-    #[error("failed to write the OCI layout {path:?}")]
+    /// A layout could not be written or read.
+    #[error("failed to use the OCI layout {path:?}")]
     Layout {
         path: PathBuf,
         source: Box<LayoutError>,
