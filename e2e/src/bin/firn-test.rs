@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
+use firn_e2e::cluster::is_foreign;
 use firn_e2e::suite::{Count, Expected, Kind, Step, Summary, Tier, run_step};
 
 /// Runs the tests and sums them up.
@@ -55,7 +56,7 @@ fn main() -> Result<ExitCode> {
             }
         }
     }
-    if foreign() && summary.ran(Tier::Stories) {
+    if is_foreign() && summary.ran(Tier::Stories) {
         let skipped = Count {
             skipped: 1,
             ..Count::default()
@@ -63,7 +64,7 @@ fn main() -> Result<ExitCode> {
         summary.add(Tier::Stories, skipped, Duration::ZERO);
         say("skipped: operator_killed reads the audit log, which only the embedded cluster shows");
     }
-    if no_cluster.is_none() && !foreign() && !arguments.keep {
+    if no_cluster.is_none() && !is_foreign() && !arguments.keep {
         let down = Step::check(
             "cluster down",
             [bin.join("firn-cluster").into_os_string(), "down".into()],
@@ -95,14 +96,9 @@ fn in_ci() -> bool {
     std::env::var("CI").is_ok_and(|value| value == "true")
 }
 
-/// Whether the environment names somebody's cluster.
-fn foreign() -> bool {
-    std::env::var_os("FIRN_E2E_KUBECONFIG").is_some()
-}
-
 /// Why no cluster can be had here.
 fn no_cluster() -> Option<String> {
-    if foreign() {
+    if is_foreign() {
         return None;
     }
     if !cfg!(target_os = "linux") {
@@ -162,7 +158,7 @@ fn steps(tier: Tier, bin: &Path, arguments: &Arguments) -> Vec<Step> {
         ],
         Tier::Stories => {
             // Inside the embedded cluster's network; a foreign cluster is reached from here.
-            let foreign = foreign();
+            let foreign = is_foreign();
             let stories = |more: &[&str]| {
                 let mut words = if foreign {
                     Vec::new()

@@ -43,4 +43,4 @@ mod wait;
 pub use layout::Layout;
 pub use machine::Machine;
 pub use services::Services;
-pub use target::{Cluster, Embedded, Foreign};
+pub use target::{Cluster, Embedded, Foreign, is_foreign};

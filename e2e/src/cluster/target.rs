@@ -151,6 +151,11 @@ impl Foreign {
     }
 }
 
+/// Whether the environment names somebody's cluster.
+pub fn is_foreign() -> bool {
+    std::env::var_os("FIRN_E2E_KUBECONFIG").is_some_and(|file| !file.is_empty())
+}
+
 /// The variables by which the embedded cluster passes for a foreign one.
 pub fn as_foreign(layout: &Layout) -> Result<Vec<(&'static str, String)>> {
     let services = Services::read(layout)?;
