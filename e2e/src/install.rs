@@ -11,8 +11,8 @@ use firn_oci::registry::{Registry, RegistrySettings};
 use serde_json::json;
 
 use crate::charts::{NAMESPACE, RELEASE, repository};
+use crate::cluster::Cluster;
 use crate::cluster::progress::step;
-use crate::cluster::{Cluster, Layout, Machine, lifecycle};
 use crate::debian;
 use crate::image::{self, Declaration, Parts, binaries};
 
@@ -80,7 +80,7 @@ pub async fn install(cluster: &Cluster, images: &Path) -> Result<()> {
 async fn push(images: &Path, registry: &str, name: &str) -> Result<Digest> {
     let mut settings = RegistrySettings::new(registry.parse()?);
     settings.plain_http = true;
-    let repository = format!("{registry}/firn/{name}").parse()?;
+    let repository = format!("firn/{name}").parse()?;
     let tag = env!("CARGO_PKG_VERSION").parse()?;
     let pushed = image::push(
         &images.join(name),
@@ -92,13 +92,24 @@ async fn push(images: &Path, registry: &str, name: &str) -> Result<Digest> {
     Ok(pushed.digest)
 }
 
+/// Starts the embedded cluster, or finds it well.
+pub fn cluster_up() -> Result<()> {
+    run(firn_cluster()?.arg("up"))
+}
+
 /// Runs this program again, inside the embedded cluster's network, with `arguments`.
-pub fn again_inside(layout: &Layout, arguments: &[OsString]) -> Result<()> {
-    let program = std::env::current_exe()?;
-    let line: Vec<OsString> = std::iter::once(program.into_os_string())
-        .chain(arguments.iter().cloned())
-        .collect();
-    run(&mut lifecycle::exec(layout, Machine::Control, &line)?)
+pub fn again_inside(arguments: &[OsString]) -> Result<()> {
+    run(firn_cluster()?
+        .args(["exec", "--"])
+        .arg(std::env::current_exe()?)
+        .args(arguments))
+}
+
+/// The program beside this one that knows the cluster's namespaces: in them it calls itself.
+fn firn_cluster() -> Result<Command> {
+    Ok(Command::new(
+        std::env::current_exe()?.with_file_name("firn-cluster"),
+    ))
 }
 
 fn run(command: &mut Command) -> Result<()> {

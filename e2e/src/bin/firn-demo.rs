@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::Parser;
-use firn_e2e::cluster::{Layout, lifecycle, services};
+use firn_e2e::cluster::Layout;
 use firn_e2e::{demo, install};
 
 /// Shows what Firn does, on a real cluster of its own.
@@ -28,9 +28,8 @@ async fn main() -> Result<()> {
     }
     let start = Instant::now();
     let images = install::build_images(&layout.cache, &target_dir)?;
-    lifecycle::up(&layout, 1)?;
-    services::up(&layout)?;
-    install::again_inside(&layout, &["--inside".into(), images.into()])?;
+    install::cluster_up()?;
+    install::again_inside(&["--inside".into(), images.into()])?;
     demo::farewell(&layout, start.elapsed());
     Ok(())
 }

@@ -37,8 +37,5 @@ async fn main() -> Result<()> {
         return install::install(&Cluster::from_env()?, &images).await;
     }
     // Everything is built now; the rest happens where the registry is reached.
-    install::again_inside(
-        &layout,
-        &["--inside".into(), "--images".into(), images.into()],
-    )
+    install::again_inside(&["--inside".into(), "--images".into(), images.into()])
 }
