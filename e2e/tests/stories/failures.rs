@@ -124,7 +124,12 @@ async fn an_attribute_of_another_kind_is_not_wrapped() -> Result<()> {
                     .with("/spec/flake/attribute", "nix2container"),
             )
             .await?;
-        fails(world, "NotAnImage", &["nix2container", "not yet"]).await?;
+        fails(
+            world,
+            "NotAnImage",
+            &["nix2container", "does not read those yet"],
+        )
+        .await?;
         world.apply(&wanted).await?;
         world.ready("web").await?;
         Ok(())

@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use firn_e2e::registry::{self, Registry};
 use firn_e2e::story::{Wanted, condition, tell};
+use serde_json::json;
 
 #[tokio::test]
 async fn an_applied_image_is_built_pushed_pulled_and_run() -> Result<()> {
@@ -16,7 +17,7 @@ async fn an_applied_image_is_built_pushed_pulled_and_run() -> Result<()> {
             .as_str()
             .context("no digest in status")?;
         ensure!(status["latestImage"] == format!("{}@{digest}", world.repository("web")));
-        ensure!(status["published"]["tags"] == serde_json::json!(["latest"]));
+        ensure!(status["published"]["tags"] == json!(["latest"]));
         ensure!(status["latestBuildRef"]["name"] == "web-1");
         ensure!(status["source"]["revision"] == format!("main@sha1:{}", source.commit));
         ensure!(condition(&image, "Available")["status"] == "True");
@@ -108,10 +109,13 @@ async fn fresh_pods_make_the_same_digest_in_two_empty_repositories() -> Result<(
         let source = world.publish_flake("public").await?;
         for name in ["east", "west"] {
             // Other limits give other thread counts and another place on the node's disk.
-            let cpu = if name == "east" { "250m" } else { "2" };
+            let cpu = if name == "east" { "500m" } else { "2" };
             let wanted = Wanted::new(world, name, &source.url)
                 .with("/spec/flake/attribute", "wide")
-                .with("/spec/build/resources/limits/cpu", cpu);
+                .with(
+                    "/spec/build/resources",
+                    json!({ "requests": { "cpu": "50m" }, "limits": { "cpu": cpu } }),
+                );
             world.apply(&wanted).await?;
         }
         let (east, west) = (world.ready("east").await?, world.ready("west").await?);

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use firn_e2e::registry::Registry;
 use firn_e2e::story::{BUILD, Wanted, World, names, tell};
 use firn_e2e::wait::{Seen, eventually};
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[expect(
     clippy::unwrap_used,
@@ -45,6 +45,25 @@ async fn the_api_server_refuses_bad_manifests_with_their_messages() -> Result<()
     .await
 }
 
+/// `kubectl create`, as strict about unknown fields as kubectl is.
+async fn create(
+    world: &World,
+    plural: &str,
+    keep: bool,
+    object: &Value,
+) -> Result<std::result::Result<(), String>> {
+    let dry = if keep { "" } else { "&dryRun=All" };
+    let path = format!(
+        "/apis/firn.dev/v1alpha1/namespaces/{}/{plural}",
+        world.namespace
+    );
+    let request = http::Request::post(format!("{path}?fieldValidation=Strict{dry}"))
+        .header("content-type", "application/json")
+        .body(serde_json::to_vec(object)?)?;
+    let created = world.client.request::<Value>(request).await;
+    Ok(created.map(drop).map_err(|error| error.to_string()))
+}
+
 /// What the API server says to a manifest, or to an update of it; nothing is kept but what an
 /// update needs.
 async fn submit(world: &World, case: &table::Case) -> Result<std::result::Result<(), String>> {
@@ -52,7 +71,8 @@ async fn submit(world: &World, case: &table::Case) -> Result<std::result::Result
         .as_str()
         .context("a manifest without kind")?;
     let gvk = GroupVersionKind::gvk("firn.dev", "v1alpha1", kind);
-    let resource = ApiResource::from_gvk_with_plural(&gvk, &format!("{}s", kind.to_lowercase()));
+    let plural = format!("{}s", kind.to_lowercase());
+    let resource = ApiResource::from_gvk_with_plural(&gvk, &plural);
     let api: Api<DynamicObject> =
         Api::namespaced_with(world.client.clone(), &world.namespace, &resource);
     let mut object = case.object.clone();
@@ -65,17 +85,16 @@ async fn submit(world: &World, case: &table::Case) -> Result<std::result::Result
         .as_str()
         .unwrap_or_default()
         .to_owned();
-    let strict = PatchParams {
-        dry_run: case.update.is_none(),
-        field_manager: Some("firn-e2e".to_owned()),
-        force: true,
-        field_validation: Some(kube::api::ValidationDirective::Strict),
-    };
-    let created = api.patch(&name, &strict, &Patch::Apply(&object)).await;
+    let created = create(world, &plural, case.update.is_some(), &object).await?;
     let Some(update) = &case.update else {
-        return Ok(created.map(drop).map_err(|error| error.to_string()));
+        return Ok(created);
     };
-    created.with_context(|| format!("{}: the object to be updated was refused", case.name))?;
+    if let Err(refusal) = created {
+        bail!(
+            "{}: the object to be updated was refused: {refusal}",
+            case.name
+        );
+    }
     let dry = PatchParams {
         dry_run: true,
         ..PatchParams::default()

@@ -189,7 +189,15 @@ async fn other_tags_are_set_without_a_build() -> Result<()> {
             }
         }
         let registry = Registry::new(world)?;
-        for tag in ["latest", "winter", &source.commit[..7]] {
+        let short = second["status"]["source"]["shortRevision"]
+            .as_str()
+            .unwrap_or_default();
+        ensure!(
+            source.commit.starts_with(short) && short.len() >= 7,
+            "{short} of {}",
+            source.commit
+        );
+        for tag in ["latest", "winter", short] {
             let found = registry.digest(&world.repository("web"), tag).await?;
             ensure!(
                 found.as_deref() == digest.as_str(),
