@@ -8,6 +8,8 @@ use anyhow::{Context as _, Result};
 use firn_crd::exit::Reason;
 use firn_crd::image::NixImage;
 use firn_e2e::charts::repository;
+use firn_operator::image::retry::{Rule, rule};
+use firn_operator::image::support::NOT_YET;
 use serde_json::{Value, json};
 use strum::IntoEnumIterator as _;
 
@@ -90,6 +92,64 @@ fn every_reason_is_explained_under_its_class_with_a_remedy() -> Result<()> {
         assert!(
             documented.contains(&reason.to_string()),
             "docs/troubleshooting.md has no section for {reason}"
+        );
+    }
+    Ok(())
+}
+
+/// Words in backticks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn what_is_tried_again_and_when_is_told_for_every_reason() -> Result<()> {
+    let page = read("docs/troubleshooting.md")?;
+    for (kind, begin) in [
+        (Rule::Limited, "| **By itself, within limits:**"),
+        (Rule::Outside, "| **By itself, without limit:**"),
+        (Rule::Asked, "| **When somebody asks:**"),
+        (Rule::NewWork, "| **With new work:**"),
+    ] {
+        let row = page.lines().find(|line| line.starts_with(begin));
+        let (_, told) = row
+            .and_then(|row| row.trim_end_matches(" |").rsplit_once('|'))
+            .with_context(|| format!("no row {begin:?}"))?;
+        let told: BTreeSet<String> = quoted(told).map(str::to_owned).collect();
+        let true_for: BTreeSet<String> = Reason::iter()
+            .filter(|reason| rule(Some(*reason), reason.class()) == kind)
+            .map(|reason| reason.to_string())
+            .collect();
+        assert_eq!(told, true_for, "{begin}");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_refused_is_on_the_page_of_what_is_not_there_yet_and_nothing_else() -> Result<()> {
+    let page = read("docs/not-yet.md")?;
+    let fields: BTreeSet<&str> = page
+        .lines()
+        .filter_map(|line| line.strip_suffix(" |")?.rsplit_once('|'))
+        .flat_map(|(_, cell)| quoted(cell))
+        // Values stand beside their fields.
+        .filter(|word| word.chars().all(|c| c.is_ascii_alphanumeric() || c == '.'))
+        .collect();
+    let within = |path: &str, parent: &str| {
+        path.strip_prefix(parent)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    for leaf in NOT_YET {
+        assert!(
+            fields.iter().any(|field| within(leaf.path, field)),
+            "docs/not-yet.md does not name spec.{}",
+            leaf.path
+        );
+    }
+    for field in fields {
+        assert!(
+            NOT_YET.iter().any(|leaf| within(leaf.path, field)),
+            "docs/not-yet.md names {field}, which is not refused"
         );
     }
     Ok(())
