@@ -71,9 +71,6 @@ pub struct PodArgs {
     /// Memory limit of the build container, unless the spec says otherwise; empty: none
     #[arg(long, env = "FIRN_BUILD_MEMORY_LIMIT", default_value = "4Gi")]
     pub build_memory_limit: String,
-    /// How long a build pod may wait for a node and its images, unless the spec says otherwise
-    #[arg(long, env = "FIRN_PENDING_TIMEOUT", default_value = "15m", value_parser = duration)]
-    pub pending_timeout: Duration,
     /// How long a finished Job and its pods are kept
     #[arg(long, env = "FIRN_JOB_RETENTION", default_value = "1h", value_parser = duration)]
     pub job_retention: Duration,
@@ -213,8 +210,6 @@ pub struct Pods {
     pub pull_secrets: Vec<String>,
     /// Resources of the build container when the spec says nothing.
     pub resources: Resources,
-    /// How long a pod may wait for a node and its images.
-    pub pending_timeout: Duration,
     /// How long a finished Job is kept: its `ttlSecondsAfterFinished`.
     pub job_retention: Duration,
 }

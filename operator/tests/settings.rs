@@ -86,7 +86,7 @@ fn defaults_work_for_an_image_of_nixpkgs() {
     );
     assert_eq!(settings.pods.resources.cpu_limit, None);
     assert_eq!(settings.pods.resources.memory_limit.as_deref(), Some("4Gi"));
-    assert_eq!(settings.pods.pending_timeout, Duration::from_secs(900));
+    assert_eq!(settings.pods.job_retention, Duration::from_secs(3600));
     assert!(settings.network.proxies.environment().is_empty());
 }
 
@@ -118,7 +118,7 @@ fn what_cannot_be_used_is_named() {
         ("--trusted-public-keys=nokey", "nokey"),
         ("--build-memory-limit=4 Gi", "\"4 Gi\""),
         ("--build-cpu-request=-1", "\"-1\""),
-        ("--pending-timeout=15", "such as 90s, 15m"),
+        ("--job-retention=15", "such as 90s, 15m"),
         ("--job-retention=1 day", "1 day"),
         ("--max-concurrent-builds=0", "0 is not in"),
         ("--ca-file=/nonexistent/ca.crt", "/nonexistent/ca.crt"),

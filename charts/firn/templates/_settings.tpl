@@ -36,8 +36,6 @@ What is empty is left out: the operator's own default applies.
   value: {{ default "" $limits.cpu | toString | quote }}
 - name: FIRN_BUILD_MEMORY_LIMIT
   value: {{ default "" $limits.memory | toString | quote }}
-- name: FIRN_PENDING_TIMEOUT
-  value: {{ .Values.defaults.pendingTimeout }}
 - name: FIRN_JOB_RETENTION
   value: {{ .Values.defaults.jobRetention }}
 - name: FIRN_SUBSTITUTERS

@@ -132,7 +132,7 @@ fn mistakes_are_refused_in_words_that_name_them() -> Result<()> {
             "limits.maxConcurrentBuilds=0",
             "/limits/maxConcurrentBuilds",
         ),
-        ("defaults.pendingTimeout=1d", "/defaults/pendingTimeout"),
+        ("defaults.jobRetention=1d", "/defaults/jobRetention"),
         (
             "defaults.trustedPublicKeys={abc}",
             "/defaults/trustedPublicKeys",

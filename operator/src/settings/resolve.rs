@@ -107,7 +107,6 @@ fn resolve_pods(args: PodArgs) -> Result<Pods, SettingsError> {
         build_memory_request,
         build_cpu_limit,
         build_memory_limit,
-        pending_timeout,
         job_retention,
     } = args;
     if builder_image.trim().is_empty() {
@@ -125,7 +124,6 @@ fn resolve_pods(args: PodArgs) -> Result<Pods, SettingsError> {
             cpu_limit: quantity("--build-cpu-limit", build_cpu_limit)?,
             memory_limit: quantity("--build-memory-limit", build_memory_limit)?,
         },
-        pending_timeout,
         job_retention,
     })
 }
