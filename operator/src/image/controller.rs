@@ -13,7 +13,7 @@ use kube::runtime::{Predicate, PredicateConfig, WatchStreamExt, predicates, watc
 use kube::{Client, ResourceExt};
 use tokio::sync::watch;
 
-use super::{act, observe, plan};
+use super::{act, measure, observe, plan};
 use crate::context::Context;
 use crate::controllers::{Errors, Scope, config, look_again, name_of, stopped, trim};
 use crate::error::Error;
@@ -114,6 +114,7 @@ async fn turn(image: &Meta, ctx: &Context) -> Result<Action, Error> {
             }
             result => {
                 result?;
+                measure::measure(&ctx.metrics, &observed, &plan);
                 ctx.count(&key, &observed.image, plan.status.as_deref());
                 return Ok(look_again(plan.look_again, observed.now));
             }

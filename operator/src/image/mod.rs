@@ -17,6 +17,7 @@ pub mod controller;
 pub mod decide;
 pub mod fold;
 pub mod key;
+pub mod measure;
 pub mod observe;
 pub mod plan;
 pub mod retry;

@@ -149,6 +149,13 @@ fn of_run(run: &Run, again: Again) -> Failure {
     }
 }
 
+/// Why a build did not succeed, in the words that status and metrics share.
+pub fn reason_of(run: &Run) -> Reason {
+    of_run(run, Again::Never)
+        .known_reason()
+        .unwrap_or(Reason::InternalError)
+}
+
 /// All conditions that this controller owns.
 fn conditions(status: &mut NixImageStatus, observed: &Observed, decision: &Decision<'_>) {
     let generation = observed.image.metadata.generation;
@@ -364,7 +371,7 @@ fn stale_since(observed: &Observed) -> Option<String> {
 
 fn failed(run: &Run, again: Again) -> Readiness {
     let failure = of_run(run, again);
-    let reason = failure.known_reason().unwrap_or(Reason::InternalError);
+    let reason = reason_of(run);
     let message = failure.message.unwrap_or_default();
     match again {
         Again::At {

@@ -625,6 +625,41 @@ fn what_goes_away_is_tried_again_until_the_retries_are_used() {
 }
 
 #[test]
+fn a_retry_is_counted_by_the_reason_of_the_failure_before_it() {
+    for (status, expected) in [
+        (
+            failed(Reason::RegistryUnavailable),
+            r#"retries_total{reason="RegistryUnavailable",kind="slow"} 1"#,
+        ),
+        (
+            ended(BuildOutcome::Superseded),
+            r#"retries_total{reason="Superseded",kind="slow"} 1"#,
+        ),
+    ] {
+        let mut registry = prometheus_client::registry::Registry::default();
+        let metrics = crate::metrics::Metrics::register(&mut registry);
+        let mut world = World::new();
+        for end in [status, published("aa")] {
+            // The first build is no retry, a turn that only waits makes none.
+            for _ in 0..3 {
+                let observed = world.observed();
+                measure::measure(&metrics, &observed, &world.turn());
+            }
+            world.end(end);
+            world.turn();
+            world.pass(3600);
+        }
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let counted: Vec<_> = text
+            .lines()
+            .filter(|line| line.starts_with("retries_total"))
+            .collect();
+        assert_eq!(counted, [expected]);
+    }
+}
+
+#[test]
 fn more_memory_is_tried_at_once() {
     let mut world = World::new();
     world.turn();
