@@ -97,7 +97,7 @@ pub fn decide<'a>(observed: &'a Observed, fold: &'a Fold) -> Decision<'a> {
     let wish = Wish {
         observed,
         fold,
-        readable: seen.failure.is_none(),
+        failure: seen.failure,
         work: Work {
             retag: false,
             build_hash: hash::build_hash(spec),
@@ -113,8 +113,8 @@ pub fn decide<'a>(observed: &'a Observed, fold: &'a Fold) -> Decision<'a> {
 struct Wish<'a> {
     observed: &'a Observed,
     fold: &'a Fold,
-    /// Whether the source can be read, as far as anybody knows.
-    readable: bool,
+    /// Why the source cannot be read, as far as anybody knows.
+    failure: Option<&'a SourceFailure>,
     work: Work,
 }
 
@@ -137,8 +137,19 @@ impl<'a> Wish<'a> {
         if let Some(failed) = last.filter(|run| !run.succeeded()) {
             return self.after(failed, &[BuildReason::Retry]);
         }
-        self.published()
-            .map_or(Decision::Waiting, |published| self.retag(published))
+        // Without an answer of the source nobody asked whether the spec is another by now.
+        let current = |published: &&Published| {
+            fresh || published.build_hash.as_ref() == Some(&self.work.build_hash)
+        };
+        match (self.published().filter(current), self.failure) {
+            (Some(published), _) => self.retag(published),
+            (None, Some(failure)) => Decision::SourceFailed(failure),
+            (None, None) => Decision::Waiting,
+        }
+    }
+
+    const fn readable(&self) -> bool {
+        self.failure.is_none()
     }
 
     fn last(&self, of: impl Fn(&Run) -> bool) -> Option<&'a Run> {
@@ -224,7 +235,7 @@ impl<'a> Wish<'a> {
     fn after(&self, failed: &'a Run, reasons: &[BuildReason]) -> Decision<'a> {
         let rule = rule_of(failed);
         let changed = failed.generation() < self.observed.image.metadata.generation.unwrap_or(0);
-        if rule != Rule::NewWork && self.readable && (changed || asked_now(self.observed)) {
+        if rule != Rule::NewWork && self.readable() && (changed || asked_now(self.observed)) {
             return self.start(reasons.to_vec(), 1, Some(failed));
         }
         let status = failed.object.status.as_ref();
@@ -238,7 +249,7 @@ impl<'a> Wish<'a> {
             &failed.uid,
         );
         match again {
-            Again::At { at, .. } if at <= self.observed.now && self.readable => self.start(
+            Again::At { at, .. } if at <= self.observed.now && self.readable() => self.start(
                 reasons.to_vec(),
                 failed.attempt.saturating_add(1),
                 Some(failed),

@@ -752,6 +752,28 @@ fn a_source_that_never_answered_says_why() {
 }
 
 #[test]
+fn an_image_of_an_older_spec_is_not_ready_when_nobody_remembers_the_build_that_failed() {
+    for (observation, expected) in [
+        (unreachable(), ("False", "SourceUnreachable")),
+        (Observation::Pending, ("Unknown", "Progressing")),
+    ] {
+        let mut world = World::settled();
+        world.edit(|spec| {
+            spec.output.labels.insert("team".into(), "snow".into());
+        });
+        world.turn();
+        world.end(failed(Reason::BuildFailed));
+        world.turn();
+        world.source.observation = observation;
+        world.builds.clear();
+        assert_eq!(made(&world.turn()), None);
+        assert_eq!(world.ready(), (expected.0.into(), expected.1.into()));
+        world.source = resolved(commit(1));
+        assert_eq!(reasons(&world.turn()), [BuildReason::Config]);
+    }
+}
+
+#[test]
 fn an_end_is_told_once_whatever_else_is_written() {
     for status in [published("aa"), failed(Reason::BuildFailed)] {
         let mut world = World::new();
