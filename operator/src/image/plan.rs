@@ -72,9 +72,11 @@ pub fn plan(observed: &Observed) -> Plan {
     let old = observed.image.status.clone().unwrap_or_default();
     let new = status::status(observed, &fold, &decision);
     let (cleanup, expires) = excess(observed, &fold);
+    let mut events = told::events(&old, &new, observed, &decision);
+    events.extend(told::pruned(&cleanup));
     Plan {
         actions: actions(observed, &decision),
-        events: told::events(&old, &new, observed, &decision),
+        events,
         status: (new != old).then(|| Box::new(new)),
         cleanup,
         look_again: [expires, due(observed, &decision)]

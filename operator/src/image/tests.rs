@@ -3,6 +3,7 @@
 use firn_crd::build::BuildReason;
 use firn_crd::build_status::{BuildOutcome, NixImageBuildStatus, PlatformState, PlatformStatus};
 use firn_crd::condition::{ConditionType, find_condition};
+use firn_crd::event::EventReason;
 use firn_crd::exit::Reason;
 use firn_crd::failure::Failure;
 use firn_crd::names::{ANNOTATION_BUILD, ANNOTATION_RECONCILE};
@@ -16,6 +17,7 @@ use kube::ResourceExt;
 
 use super::plan::Action;
 use super::*;
+use crate::events::Event;
 use crate::settings::Permitted;
 use crate::source::{Kind, Observation, Revision, SourceFailure};
 
@@ -870,12 +872,16 @@ fn old_builds_go_and_those_that_matter_stay() {
     world.image.spec.history.succeeded = 1;
     world.image.spec.history.failed = 0;
     world.settle();
+    let mut told = Vec::new();
     for n in 2..6 {
         world.source = resolved(commit(n));
         world.turn();
         world.end(ended(BuildOutcome::NotChanged));
-        world.turn();
+        let events = world.turn().events;
+        let pruned = |event: &Event| event.reason == EventReason::HistoryPruned;
+        told.extend(events.into_iter().filter(pruned).map(|event| event.action));
     }
+    assert_eq!(told, ["web-2", "web-3", "web-4"]);
     let names: Vec<_> = world.builds.iter().map(ResourceExt::name_any).collect();
     assert_eq!(
         names,

@@ -11,6 +11,7 @@ use firn_crd::trigger::TriggerMode;
 
 use super::Observed;
 use super::decide::Decision;
+use super::plan::Action;
 use super::retry::Again;
 use super::revision;
 use super::run::{Run, reasons};
@@ -33,6 +34,26 @@ pub fn events(
     .into_iter()
     .flatten()
     .collect()
+}
+
+/// What the clean-up is about to delete.
+pub fn pruned(cleanup: &[Action]) -> Option<Event> {
+    let names: Vec<&str> = cleanup
+        .iter()
+        .filter_map(|action| match action {
+            Action::DeleteBuild { name, .. } => Some(name.as_str()),
+            Action::CreateBuild(_) => None,
+        })
+        .collect();
+    let newest = names.last()?;
+    Some(Event::new(
+        EventReason::HistoryPruned,
+        *newest,
+        format!(
+            "spec.history keeps no more: finished builds deleted: {}",
+            names.join(", ")
+        ),
+    ))
 }
 
 /// The newest build, if its end is what status takes in now: each kind of end leaves a trace of
