@@ -210,7 +210,8 @@ pub struct Pods {
     pub pull_secrets: Vec<String>,
     /// Resources of the build container when the spec says nothing.
     pub resources: Resources,
-    /// How long a finished Job is kept: its `ttlSecondsAfterFinished`.
+    /// How long the Job of a build that succeeded is kept; then the operator deletes it. That of
+    /// another stays as long as its build, for its log.
     pub job_retention: Duration,
 }
 
