@@ -1,5 +1,5 @@
 //! Which fields of a spec change the image, which move tags only, and which wait for the next
-//! build; with the hashes that tell, and the differences for people. Pure.
+//! build; with the hashes that tell. Pure.
 //!
 //! A field that has its default is not part of a hash. So a later version may add fields without
 //! every image being built again after an upgrade; and every struct is taken apart without `..`,
@@ -11,19 +11,12 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::build::{BuildReason, Change};
 use crate::build_spec::{BuildSpec, Store};
 use crate::flake::Flake;
 use crate::image::NixImageSpec;
 use crate::output::{Layers, Output, Platform};
-use crate::report::first_bytes;
 use crate::signing::{Attestations, Signing};
 use crate::source::{GitSource, OciSource, Source};
-
-/// Most changes that are listed; the schema's bound.
-const CHANGES_MAX: usize = 16;
-/// Longest old or new value of a change, in bytes; the schema's bound.
-const VALUE_MAX: usize = 512;
 
 /// Some fields of a spec, by path, with the values that are not their defaults.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -280,37 +273,6 @@ impl Fields {
         let bytes: Vec<String> = digest.iter().map(|byte| format!("{byte:02x}")).collect();
         bytes.concat()
     }
-
-    /// What is another value now than in `old`, in the order of the paths; at most 16 entries. No
-    /// value means the default.
-    pub fn changes_since(&self, old: &Self, reason: BuildReason) -> Vec<Change> {
-        let mut paths: Vec<&'static str> = self.0.keys().chain(old.0.keys()).copied().collect();
-        paths.sort_unstable();
-        paths.dedup();
-        paths
-            .into_iter()
-            .filter(|path| self.0.get(path) != old.0.get(path))
-            .take(CHANGES_MAX)
-            .map(|path| Change {
-                reason: reason.to_string(),
-                field: Some(format!("spec.{path}")),
-                old: old.0.get(path).map(readable),
-                new: self.0.get(path).map(readable),
-            })
-            .collect()
-    }
-}
-
-fn readable(value: &Value) -> String {
-    let text = match value {
-        Value::String(text) => text.clone(),
-        other => {
-            let mut text = String::new();
-            write_canonical(other, &mut text);
-            text
-        }
-    };
-    first_bytes(&text, VALUE_MAX).to_owned()
 }
 
 /// JSON with sorted keys: whether `serde_json` keeps their order is a feature that any other crate
@@ -405,27 +367,6 @@ mod tests {
         assert_ne!(
             build_hash(&platforms(&[LinuxAmd64, LinuxArm64])),
             build_hash(&platforms(&[LinuxArm64]))
-        );
-    }
-
-    #[test]
-    fn a_change_names_the_field_and_both_values() {
-        let mut new = spec();
-        new.output.labels = [("b".into(), "2".into()), ("a".into(), "1".into())].into();
-        new.flake.attribute = "web".into();
-        let changes = image_fields(&new).changes_since(&image_fields(&spec()), BuildReason::Config);
-        let change = |field: &str, new: &str| Change {
-            reason: "Config".into(),
-            field: Some(field.into()),
-            old: None,
-            new: Some(new.into()),
-        };
-        assert_eq!(
-            changes,
-            [
-                change("spec.flake.attribute", "web"),
-                change("spec.output.labels", r#"{"a":"1","b":"2"}"#),
-            ]
         );
     }
 }

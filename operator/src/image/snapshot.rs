@@ -24,9 +24,9 @@ use super::template::short;
 use crate::settings;
 use crate::source::Revision;
 
-/// Most changes that a build records.
+/// Most changes that a build records; the schema's bound.
 const CHANGES_MAX: usize = 16;
-/// Longest value of a change, in bytes.
+/// Longest value of a change, in bytes; the schema's bound.
 const VALUE_MAX: usize = 512;
 
 /// What is decided about a new run.
