@@ -313,15 +313,16 @@ pub fn started(pod: &Pod) -> Option<Timestamp> {
         .min()
 }
 
-/// When the pod's last container ended.
+/// When the container ended that ended the pod's work: push, or one that failed. `None`: none did,
+/// whatever became of the pod; fetch may have ended hours before its node was lost.
 pub fn finished(pod: &Pod) -> Option<Timestamp> {
     Container::iter()
         .filter_map(|container| {
-            terminated(pod, container)?
-                .finished_at
-                .as_ref()
-                .map(|time| time.0)
+            let state = terminated(pod, container)?;
+            let decides = container == Container::Push || state.exit_code != 0;
+            state.finished_at.as_ref().filter(|_| decides)
         })
+        .map(|time| time.0)
         .max()
 }
 

@@ -93,9 +93,8 @@ fn published_digest(observed: &Observed) -> Option<String> {
 fn end(status: &mut NixImageBuildStatus, observed: &Observed, outcome: BuildOutcome) {
     let ended = observed
         .pods
-        .iter()
-        .filter_map(report::finished)
-        .max()
+        .last()
+        .and_then(report::finished)
         .unwrap_or(observed.now);
     let started = status.start_time.as_ref().map_or(ended, |time| time.0);
     let seconds = (ended.as_second() - started.as_second()).max(0);

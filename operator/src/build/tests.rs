@@ -377,6 +377,39 @@ fn a_node_that_is_lost_holds_nobody_for_ever() {
 }
 
 #[test]
+fn a_build_ends_when_its_work_did_or_when_it_is_given_up() {
+    let limit = i64::try_from(order::deadline(&build()).as_secs()).unwrap();
+    let given_up = limit + 121;
+    let fetched = json!({"terminated": {"exitCode": 0,
+        "startedAt": after(5).to_string(), "finishedAt": after(65).to_string()}});
+    let builds = json!({"running": {"startedAt": after(66).to_string()}});
+    let lost = pod("p1", "Running", &[("fetch", fetched), ("build", builds)]);
+    let mut waiting = pending();
+    waiting.metadata.name = Some("p2".into());
+    let failed = broken(Reason::BuildFailed);
+    for (pods, job, now, expected) in [
+        (vec![pushed()], job(), 70, 65),
+        (
+            vec![broken(Reason::BuildFailed)],
+            ended("Failed", ""),
+            70,
+            65,
+        ),
+        (vec![lost], job(), given_up, given_up),
+        (vec![failed, waiting], job(), 1000, 1000),
+    ] {
+        let plan = plan(&Observed {
+            now: after(now),
+            job: Some(job),
+            pods,
+            ..observed()
+        });
+        let time = plan.status.unwrap().completion_time.unwrap();
+        assert_eq!(time.0, after(expected), "after {now} s");
+    }
+}
+
+#[test]
 fn a_missing_secret_is_said_at_once_and_ends_the_build_soon() {
     let at = |seconds| Observed {
         now: after(seconds),
