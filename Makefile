@@ -1,7 +1,7 @@
 # The commands people type. No logic here: it is in e2e/.
 SHELL := bash
 export CARGO_TARGET_DIR := $(shell e2e/cargo-target)
-firn = cargo build --quiet --package firn-e2e --bins && $(CARGO_TARGET_DIR)/debug
+firn = cargo build --package firn-e2e --bins && $(CARGO_TARGET_DIR)/debug
 
 .PHONY: demo test images cluster-up cluster-down
 

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::cluster::{Cluster, Layout};
-use crate::install::install;
+use crate::install::{install_chart, push_images};
 use crate::story::{BUILD, Wanted, World, condition};
 use crate::wait::{Seen, eventually};
 
@@ -22,7 +22,8 @@ pub const NAMESPACE: &str = "demo";
 /// Whatever goes wrong, with what was seen last.
 pub async fn run(images: &Path) -> Result<()> {
     step("Firn is installed with its chart");
-    install(&Cluster::from_env()?, images).await?;
+    let cluster = Cluster::from_env()?;
+    install_chart(&cluster, &push_images(&cluster, images).await?)?;
     let world = World::begin(NAMESPACE.to_owned()).await?;
     let ca = world.ca_file();
 

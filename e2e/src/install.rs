@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::charts::{NAMESPACE, RELEASE, repository};
 use crate::cluster::Cluster;
-use crate::cluster::progress::step;
+use crate::cluster::progress::{say, step};
 use crate::debian;
 use crate::image::{self, Declaration, Parts, binaries};
 
@@ -39,15 +39,40 @@ pub fn build_images(cache: &Path, target: &Path) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Pushes the images to the cluster's registry and installs or upgrades the chart. Runs where the
-/// registry is reached.
-pub async fn install(cluster: &Cluster, images: &Path) -> Result<()> {
-    let registry = &cluster.services().plain;
-    let operator = push(images, registry, "operator").await?.to_string();
-    let builder = push(images, registry, "builder").await?.to_string();
+/// Firn's images in a registry.
+#[derive(Debug)]
+pub struct Images {
+    registry: String,
+    operator: Digest,
+    builder: Digest,
+}
+
+/// Pushes the images to the cluster's open registry, and says where they are. Runs where that is
+/// reached.
+pub async fn push_images(cluster: &Cluster, images: &Path) -> Result<Images> {
+    let registry = cluster.services().plain.clone();
+    let operator = push(images, &registry, "operator").await?;
+    let builder = push(images, &registry, "builder").await?;
+    for (name, digest) in [("operator", &operator), ("builder", &builder)] {
+        say(format!("{registry}/firn/{name}@{digest}"));
+    }
+    Ok(Images {
+        registry,
+        operator,
+        builder,
+    })
+}
+
+/// Installs or upgrades the chart with `images`.
+pub fn install_chart(cluster: &Cluster, images: &Images) -> Result<()> {
+    let Images {
+        registry,
+        operator,
+        builder,
+    } = images;
     let values = json!({
-        "image": { "repository": format!("{registry}/firn/operator"), "digest": operator },
-        "builder": { "image": { "repository": format!("{registry}/firn/builder"), "digest": builder } },
+        "image": { "repository": format!("{registry}/firn/operator"), "digest": operator.to_string() },
+        "builder": { "image": { "repository": format!("{registry}/firn/builder"), "digest": builder.to_string() } },
         // Nothing of the world outside is reached from tests.
         "defaults": {
             "substituters": [],
@@ -73,7 +98,17 @@ pub async fn install(cluster: &Cluster, images: &Path) -> Result<()> {
             "--values",
         ])
         .arg(file.path());
-    run(&mut helm)
+    let output = helm.output().context("failed to run helm")?;
+    ensure!(
+        output.status.success(),
+        "helm: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    say(format!(
+        "Firn {} runs in namespace {NAMESPACE}",
+        env!("CARGO_PKG_VERSION")
+    ));
+    Ok(())
 }
 
 /// Pushes one image to a registry that speaks plain HTTP; gives its digest.

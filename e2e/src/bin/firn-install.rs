@@ -1,5 +1,6 @@
 //! Builds Firn's images, pushes them to the cluster's registry and installs the chart there.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -16,6 +17,9 @@ struct Arguments {
     /// Images that are built already, a folder of OCI layouts
     #[arg(long)]
     images: Option<PathBuf>,
+    /// Push the images and leave the chart alone
+    #[arg(long)]
+    images_only: bool,
     /// What it calls itself with inside the embedded cluster's network
     #[arg(long, hide = true)]
     inside: bool,
@@ -26,6 +30,7 @@ async fn main() -> Result<()> {
     let Arguments {
         target_dir,
         images,
+        images_only,
         inside,
     } = Arguments::parse();
     let layout = Layout::from_env()?;
@@ -34,8 +39,18 @@ async fn main() -> Result<()> {
         None => install::build_images(&layout.cache, &target_dir)?,
     };
     if inside || cluster::is_foreign() {
-        return install::install(&Cluster::from_env()?, &images).await;
+        let cluster = Cluster::from_env()?;
+        let pushed = install::push_images(&cluster, &images).await?;
+        return if images_only {
+            Ok(())
+        } else {
+            install::install_chart(&cluster, &pushed)
+        };
     }
     // Everything is built now; the rest happens where the registry is reached.
-    install::again_inside(&["--inside".into(), "--images".into(), images.into()])
+    let mut arguments: Vec<OsString> = vec!["--inside".into(), "--images".into(), images.into()];
+    if images_only {
+        arguments.push("--images-only".into());
+    }
+    install::again_inside(&arguments)
 }

@@ -127,11 +127,11 @@ fn steps(tier: Tier, bin: &Path, arguments: &Arguments) -> Vec<Step> {
             Step::check("formatting", cargo("cargo fmt --all --check")),
             Step::check(
                 "clippy",
-                cargo("cargo clippy --quiet --workspace --all-targets -- -D warnings"),
+                cargo("cargo clippy --workspace --all-targets -- -D warnings"),
             ),
             Step::check(
                 "rustdoc",
-                cargo("cargo doc --quiet --workspace --no-deps --document-private-items"),
+                cargo("cargo doc --workspace --no-deps --document-private-items"),
             )
             .env("RUSTDOCFLAGS", "-D warnings"),
             Step::check(
@@ -152,7 +152,7 @@ fn steps(tier: Tier, bin: &Path, arguments: &Arguments) -> Vec<Step> {
             Step::tests(
                 "cluster, images, charts",
                 cargo(
-                    "cargo test --quiet --no-fail-fast --package firn-e2e --test parts -- --test-threads=1",
+                    "cargo test --no-fail-fast --package firn-e2e --test parts -- --test-threads=1",
                 ),
             ),
         ],
@@ -166,7 +166,7 @@ fn steps(tier: Tier, bin: &Path, arguments: &Arguments) -> Vec<Step> {
                     tool("firn-cluster", &["exec", "--"])
                 };
                 words.extend(cargo(
-                    "cargo test --quiet --offline --package firn-e2e --test stories --",
+                    "cargo test --offline --package firn-e2e --test stories --",
                 ));
                 words.extend(more.iter().map(Into::into));
                 words.extend(arguments.only.iter().map(Into::into));
@@ -174,9 +174,9 @@ fn steps(tier: Tier, bin: &Path, arguments: &Arguments) -> Vec<Step> {
             };
             let mut steps = vec![
                 Step::build(cargo(
-                    "cargo test --quiet --package firn-e2e --test stories --no-run",
+                    "cargo test --package firn-e2e --test stories --no-run",
                 )),
-                Step::build(cargo("cargo build --quiet --package firn-operator")),
+                Step::build(cargo("cargo build --package firn-operator")),
             ];
             if !foreign {
                 steps.push(Step::build(tool("firn-cluster", &["up"])));

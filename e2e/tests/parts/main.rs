@@ -7,3 +7,4 @@ mod charts;
 mod cluster;
 mod docs;
 mod images;
+mod packages;
