@@ -17,7 +17,13 @@ const ALLOWED: [(&str, &[&str]); 5] = [
 #[test]
 fn packages_use_each_other_only_as_the_architecture_says() {
     let output = Command::new("cargo")
-        .args(["metadata", "--offline", "--no-deps", "--format-version", "1"])
+        .args([
+            "metadata",
+            "--offline",
+            "--no-deps",
+            "--format-version",
+            "1",
+        ])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .unwrap();
@@ -35,8 +41,14 @@ fn packages_use_each_other_only_as_the_architecture_says() {
     }
     assert_eq!(found.len(), ALLOWED.len(), "{found:?}");
     for (package, allowed) in ALLOWED {
-        let more: Vec<_> = found[package].iter().filter(|name| !allowed.contains(*name)).collect();
-        assert!(more.is_empty(), "{package} uses {more:?}, which ARCHITECTURE.md does not allow");
+        let more: Vec<_> = found[package]
+            .iter()
+            .filter(|name| !allowed.contains(*name))
+            .collect();
+        assert!(
+            more.is_empty(),
+            "{package} uses {more:?}, which ARCHITECTURE.md does not allow"
+        );
     }
 }
 
@@ -50,14 +62,29 @@ fn packages_stay_away_from_what_they_must_not_know() {
         ("firn-streamer", &["kube-client", "kube-runtime"][..]),
     ] {
         let output = Command::new("cargo")
-            .args(["tree", "--offline", "--edges", "normal", "--prefix", "none", "--package", package])
+            .args([
+                "tree",
+                "--offline",
+                "--edges",
+                "normal",
+                "--prefix",
+                "none",
+                "--package",
+                package,
+            ])
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .output()
             .unwrap();
         let tree = String::from_utf8(output.stdout).unwrap();
-        assert!(tree.contains(package), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            tree.contains(package),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         for name in unknown {
-            let known = tree.lines().any(|line| line.split(' ').next() == Some(*name));
+            let known = tree
+                .lines()
+                .any(|line| line.split(' ').next() == Some(*name));
             assert!(!known, "{package} depends on {name}");
         }
     }
