@@ -51,6 +51,10 @@ pub struct Images {
 /// reached.
 pub async fn push_images(cluster: &Cluster, images: &Path) -> Result<Images> {
     let registry = cluster.services().plain.clone();
+    ensure!(
+        !registry.is_empty(),
+        "no registry for Firn's own images: set FIRN_E2E_REGISTRY_PLAIN"
+    );
     let operator = push(images, &registry, "operator").await?;
     let builder = push(images, &registry, "builder").await?;
     for (name, digest) in [("operator", &operator), ("builder", &builder)] {

@@ -58,14 +58,25 @@ impl Summary {
         total
     }
 
-    /// Tiers in which fewer tests ran than are expected, with both numbers.
+    /// Tiers with fewer tests than are expected, those skipped aloud included; with both numbers.
     pub fn missing(&self) -> Vec<(Tier, u32, u32)> {
         self.tiers
             .iter()
             .filter(|(tier, _)| !self.left_out.contains_key(tier))
-            .map(|(tier, (count, _))| (*tier, count.passed + count.failed, self.expected.of(*tier)))
+            .map(|(tier, (count, _))| {
+                (
+                    *tier,
+                    count.passed + count.failed + count.skipped,
+                    self.expected.of(*tier),
+                )
+            })
             .filter(|(_, ran, expected)| ran < expected)
             .collect()
+    }
+
+    /// Whether every tier that was asked for ran.
+    pub fn nothing_left_out(&self) -> bool {
+        self.left_out.is_empty()
     }
 
     /// Whether everything that ran held and nothing that should have run is missing.

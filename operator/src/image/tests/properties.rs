@@ -168,7 +168,7 @@ proptest! {
         let mut numbers = 0;
         for step in steps {
             happen(&mut world, step);
-// A new generation is taken in, a request that waited begins its build, the API
+            // A new generation is taken in, a request that waited begins its build, the API
             // server's word for it is taken in: a turn each, and one that finds nothing to do.
             let mut rests = false;
             for _ in 0..5 {
