@@ -155,7 +155,7 @@ fn show_delta(image: &Value) -> Result<()> {
     let (reused, mounted) = (number("layersReused")?, number("layersMounted")?);
     let (bytes, size) = (number("bytesPushed")?, number("sizeBytes")?);
     say(&format!(
-        "Of {total} layers {pushed} had changed and were pushed; {} were in the registry already.",
+        "Layers: {total}. Pushed, because they had changed: {pushed}. In the registry already: {}.",
         reused + mounted
     ));
     say(&format!(
