@@ -14,18 +14,13 @@ use crate::charts::{NAMESPACE, RELEASE, repository};
 use crate::cluster::Cluster;
 use crate::cluster::progress::{say, step};
 use crate::debian;
-use crate::image::{self, Declaration, Parts, binaries};
+use crate::image::{self, Declaration, Parts};
+use crate::programs;
 
 /// Builds Firn's programs and images: one OCI layout each in the folder that is returned.
 pub fn build_images(cache: &Path, target: &Path) -> Result<PathBuf> {
     let declaration = Declaration::committed()?;
-    let programs = step("Firn's programs, release build", || {
-        Ok(binaries::build(
-            &declaration.packages(),
-            &repository(),
-            target,
-        )?)
-    })?;
+    let programs = programs::release(cache, target, &declaration.packages())?;
     let folder = cache.join("firn-images");
     step("Firn's images", || {
         let debian = debian::tree(&debian::LOCK.parse()?, cache)?;

@@ -7,6 +7,7 @@ pub mod demo;
 pub mod fixture;
 pub mod image;
 pub mod install;
+pub mod programs;
 pub mod registry;
 pub mod story;
 pub mod suite;

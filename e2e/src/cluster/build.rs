@@ -37,11 +37,7 @@ pub fn programs(layout: &Layout) -> Result<PathBuf> {
 
 /// Fills `folder` by `make` unless it exists. `make` works on another folder, which becomes it
 /// by being renamed; what an earlier call left half-made is thrown away.
-pub(super) fn cached(
-    cache: &Path,
-    folder: &Path,
-    make: impl FnOnce(&Path) -> Result<()>,
-) -> Result<()> {
+pub fn cached(cache: &Path, folder: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     if folder.exists() {
         return Ok(());
     }
