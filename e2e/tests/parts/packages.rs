@@ -30,14 +30,16 @@ fn packages_use_each_other_only_as_the_architecture_says() {
     let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
     let mut found = BTreeMap::new();
     for package in metadata["packages"].as_array().unwrap() {
+        let itself = package["name"].as_str().unwrap();
         let uses: BTreeSet<&str> = package["dependencies"]
             .as_array()
             .unwrap()
             .iter()
             .filter_map(|dependency| dependency["name"].as_str())
-            .filter(|name| name.starts_with("firn-"))
+            // A package's tests may name the package again, for a feature of it.
+            .filter(|name| name.starts_with("firn-") && *name != itself)
             .collect();
-        found.insert(package["name"].as_str().unwrap(), uses);
+        found.insert(itself, uses);
     }
     assert_eq!(found.len(), ALLOWED.len(), "{found:?}");
     for (package, allowed) in ALLOWED {
