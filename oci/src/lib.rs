@@ -41,4 +41,4 @@ pub use layout::Layout;
 pub use manifest::Manifest;
 pub use platform::{Platform, PlatformError};
 pub use reference::{Reference, RegistryHost, Repository, Tag};
-pub use tar::{Metadata, TarWriter};
+pub use tar::{Metadata, TarWriter, Xattr};

@@ -1,6 +1,6 @@
-//! A deterministic tar writer: ustar with PAX records where ustar has no room, in the layout of
-//! Firn's profile `nar/1`. What metadata an entry has is the caller's to say; how it is written
-//! down is decided here, once.
+//! A deterministic tar writer: ustar with PAX records where ustar has no room, in the bytes of one
+//! of three [`Format`]s. What metadata an entry has is the caller's to say; how it is written down
+//! is the format's.
 //!
 //! Nothing is read from the file system: no `stat`, no directory order, no clock, no user names.
 //! Synchronous. Memory: one buffer of [`COPY_BUFFER`] bytes.
@@ -16,50 +16,31 @@
 //! # Ok::<(), firn_oci::tar::TarError>(())
 //! ```
 //!
-//! Rules of the profile (each fixed by the golden vectors in `tests/tar_vectors.rs`):
-//! directories end in `/`; a name of more than 100 bytes goes into ustar's `prefix` if it is ASCII
-//! and can be split there, else into a PAX record; so does a link target that is longer or not
-//! ASCII; 1024 zero bytes end the archive. Other bytes need another profile version.
+//! Names are given alike for every format: relative, and without a slash at the end.
 
-use std::cmp::Ordering;
 use std::io::{self, Read, Write};
 
+mod capability;
+mod format;
 mod header;
+mod metadata;
 mod name;
+mod order;
+mod pax;
 
+pub use capability::{CAPABILITY_XATTR, CapabilityError, FileCapabilities};
+pub use format::Format;
 use header::Header;
-pub use name::NameError;
+pub use metadata::{Metadata, Xattr};
+pub use name::{NameError, opaque_name, whiteout_name};
+use order::Order;
+pub use order::compare_names;
 
 /// Bytes read from a file at once: large enough for the disk, small beside an encoder's window.
 pub const COPY_BUFFER: usize = 256 * 1024;
 
 /// An archive consists of blocks of this size.
 const BLOCK: usize = 512;
-
-/// What an entry has besides its name and contents. Owners have no names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Metadata {
-    /// Permission bits, with setuid, setgid and sticky: `0o7777` at most.
-    pub mode: u32,
-    /// Owner.
-    pub uid: u64,
-    /// Group.
-    pub gid: u64,
-    /// Seconds since 1970.
-    pub mtime: u64,
-}
-
-impl Metadata {
-    /// Owned by root, with mtime 1: what everything in a Nix store has.
-    pub const fn root(mode: u32) -> Self {
-        Self {
-            mode,
-            uid: 0,
-            gid: 0,
-            mtime: 1,
-        }
-    }
-}
 
 /// Why an archive could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -77,12 +58,12 @@ pub enum TarError {
     Number {
         /// The entry.
         name: String,
-        /// `mode` or `mtime`.
+        /// `mode`, `mtime`, or bytes of records.
         what: &'static str,
         /// The number.
         value: u64,
     },
-    /// Entries come in strictly ascending order, see [`compare_names`].
+    /// Entries come in strictly ascending order, see [`Format::compare_names`].
     #[error("failed to add {name:?} to a layer: it must come before {previous:?}, once")]
     Order {
         /// The entry that came late or twice.
@@ -127,29 +108,51 @@ pub enum TarError {
 #[derive(Debug)]
 pub struct TarWriter<W> {
     sink: W,
-    previous: Vec<u8>,
+    format: Format,
+    order: Order,
+    /// Bytes written.
+    offset: u64,
     buffer: Box<[u8]>,
 }
 
 impl<W: Write> TarWriter<W> {
-    /// An archive without entries.
+    /// An archive without entries, in Firn's own format.
     pub fn new(sink: W) -> Self {
+        Self::with_format(Format::Nar1, sink)
+    }
+
+    /// An archive without entries, in the bytes of `format`.
+    pub fn with_format(format: Format, sink: W) -> Self {
         Self {
             sink,
-            previous: Vec::new(),
+            format,
+            order: Order::new(format),
+            offset: 0,
             buffer: vec![0; COPY_BUFFER].into_boxed_slice(),
         }
     }
 
-    /// Adds a directory. `name` is relative, without a slash at its end.
+    /// The format of this archive.
+    pub const fn format(&self) -> Format {
+        self.format
+    }
+
+    /// The next entry begins a subtree: in [`Format::Python`] it may come before the entries there
+    /// are, and what follows is in or below it. The other formats keep one order for everything.
+    pub fn begin_subtree(&mut self) {
+        self.order.begin_subtree();
+    }
+
+    /// Adds a directory. In [`Format::Go`] the empty name is the root, `/`.
     ///
     /// # Errors
     /// See [`TarError`]; nothing was written unless it is `Write`.
-    pub fn directory(&mut self, name: &[u8], metadata: Metadata) -> Result<(), TarError> {
-        self.check(name)?;
-        let mut with_slash = name.to_vec();
-        with_slash.push(b'/');
-        self.header(&Header::directory(&with_slash, metadata))
+    pub fn directory(&mut self, name: &[u8], metadata: Metadata<'_>) -> Result<(), TarError> {
+        if !(name.is_empty() && self.format == Format::Go) {
+            name::check(name).map_err(|rule| refused(name, rule))?;
+        }
+        self.enter(name)?;
+        self.header(&Header::directory(name, metadata))
     }
 
     /// Adds a regular file of exactly `size` bytes. Hard links do not exist: give the contents again.
@@ -159,11 +162,12 @@ impl<W: Write> TarWriter<W> {
     pub fn file(
         &mut self,
         name: &[u8],
-        metadata: Metadata,
+        metadata: Metadata<'_>,
         size: u64,
         mut contents: impl Read,
     ) -> Result<(), TarError> {
-        self.check(name)?;
+        name::check(name).map_err(|rule| refused(name, rule))?;
+        self.enter(name)?;
         self.header(&Header::file(name, metadata, size))?;
         let mut left = size;
         loop {
@@ -192,6 +196,7 @@ impl<W: Write> TarWriter<W> {
                 })?;
             let bytes = buffer.get(..got).unwrap_or_default();
             self.sink.write_all(bytes).map_err(TarError::Write)?;
+            self.offset += got as u64;
         }
         if left > 0 {
             return Err(TarError::Truncated {
@@ -210,15 +215,32 @@ impl<W: Write> TarWriter<W> {
     pub fn symlink(
         &mut self,
         name: &[u8],
-        metadata: Metadata,
+        metadata: Metadata<'_>,
         target: &[u8],
     ) -> Result<(), TarError> {
-        self.check(name)?;
-        name::check_target(target).map_err(|rule| TarError::Name {
-            name: printable(name),
-            rule,
-        })?;
+        name::check(name).map_err(|rule| refused(name, rule))?;
+        name::check_target(target).map_err(|rule| refused(name, rule))?;
+        self.enter(name)?;
         self.header(&Header::symlink(name, metadata, target))
+    }
+
+    /// Deletes `name` of the layers below. Its place in the order is that of [`whiteout_name`].
+    ///
+    /// # Errors
+    /// See [`TarError`].
+    pub fn whiteout(&mut self, name: &[u8]) -> Result<(), TarError> {
+        name::check(name).map_err(|rule| refused(name, rule))?;
+        self.marker(&whiteout_name(name))
+    }
+
+    /// Hides what the layers below have in the directory `name`. Its place in the order is that of
+    /// [`opaque_name`], right after the directory.
+    ///
+    /// # Errors
+    /// See [`TarError`].
+    pub fn opaque(&mut self, name: &[u8]) -> Result<(), TarError> {
+        name::check(name).map_err(|rule| refused(name, rule))?;
+        self.marker(&opaque_name(name))
     }
 
     /// Ends the archive and gives the sink back, not flushed.
@@ -226,43 +248,44 @@ impl<W: Write> TarWriter<W> {
     /// # Errors
     /// The sink cannot be written.
     pub fn finish(mut self) -> Result<W, TarError> {
-        self.sink
-            .write_all(&[0; 2 * BLOCK])
-            .map_err(TarError::Write)?;
+        self.put(&vec![0; self.format.trailer(self.offset)])?;
         Ok(self.sink)
     }
 
-    fn check(&mut self, name: &[u8]) -> Result<(), TarError> {
-        name::check(name).map_err(|rule| TarError::Name {
+    /// An empty file that means a deletion.
+    fn marker(&mut self, name: &[u8]) -> Result<(), TarError> {
+        self.enter(name)?;
+        self.header(&Header::file(name, Metadata::root(0o644), 0))
+    }
+
+    fn enter(&mut self, name: &[u8]) -> Result<(), TarError> {
+        self.order.enter(name).map_err(|previous| TarError::Order {
             name: printable(name),
-            rule,
-        })?;
-        if !self.previous.is_empty() && compare_names(&self.previous, name) != Ordering::Less {
-            return Err(TarError::Order {
-                name: printable(name),
-                previous: printable(&self.previous),
-            });
-        }
-        self.previous.clear();
-        self.previous.extend_from_slice(name);
-        Ok(())
+            previous: printable(&previous),
+        })
     }
 
     fn header(&mut self, header: &Header<'_>) -> Result<(), TarError> {
-        let blocks = header.to_blocks()?;
-        self.sink.write_all(&blocks).map_err(TarError::Write)
+        let blocks = header.to_blocks(self.format)?;
+        self.put(&blocks)
     }
 
     fn pad(&mut self, size: u64) -> Result<(), TarError> {
-        self.sink.write_all(padding(size)).map_err(TarError::Write)
+        self.put(padding(size))
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<(), TarError> {
+        self.sink.write_all(bytes).map_err(TarError::Write)?;
+        self.offset += bytes.len() as u64;
+        Ok(())
     }
 }
 
-/// The order of entries: component by component, each by its bytes. A directory comes right
-/// before what is in it, and `a/c` before `a-b`.
-pub fn compare_names(a: &[u8], b: &[u8]) -> Ordering {
-    a.split(|byte| *byte == b'/')
-        .cmp(b.split(|byte| *byte == b'/'))
+fn refused(name: &[u8], rule: NameError) -> TarError {
+    TarError::Name {
+        name: printable(name),
+        rule,
+    }
 }
 
 /// The zeros that fill `size` bytes up to whole blocks.

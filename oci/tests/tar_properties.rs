@@ -9,8 +9,10 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 
-use firn_oci::tar::{TarError, compare_names};
-use firn_oci::{Metadata, TarWriter};
+use firn_oci::tar::{
+    CAPABILITY_XATTR, FileCapabilities, Format, TarError, compare_names, opaque_name, whiteout_name,
+};
+use firn_oci::{Metadata, TarWriter, Xattr};
 use proptest::prelude::*;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,8 +54,16 @@ fn name() -> impl Strategy<Value = Vec<u8>> {
         })
 }
 
-fn write(entries: &[(Vec<u8>, Node)], metadata: Metadata) -> Result<Vec<u8>, TarError> {
-    let mut tar = TarWriter::new(Vec::new());
+fn format() -> impl Strategy<Value = Format> {
+    prop_oneof![Just(Format::Nar1), Just(Format::Go), Just(Format::Python)]
+}
+
+fn write(
+    format: Format,
+    entries: &[(Vec<u8>, Node)],
+    metadata: Metadata<'_>,
+) -> Result<Vec<u8>, TarError> {
+    let mut tar = TarWriter::with_format(format, Vec::new());
     for (name, node) in entries {
         match node {
             Node::Directory => tar.directory(name, metadata)?,
@@ -64,16 +74,22 @@ fn write(entries: &[(Vec<u8>, Node)], metadata: Metadata) -> Result<Vec<u8>, Tar
     tar.finish()
 }
 
-fn read(archive: &[u8]) -> Vec<(Vec<u8>, Node, u64)> {
+/// What an independent reader finds, with names as they were given to the writer.
+fn read(format: Format, archive: &[u8]) -> Vec<(Vec<u8>, Node, u64)> {
     tar::Archive::new(archive)
         .entries()
         .unwrap()
         .map(|entry| {
             let mut entry = entry.unwrap();
             let mut name = entry.path_bytes().into_owned();
+            if format != Format::Nar1 {
+                assert_eq!(name.remove(0), b'/');
+            }
             let node = match entry.header().entry_type() {
                 tar::EntryType::Directory => {
-                    assert_eq!(name.pop(), Some(b'/'));
+                    if format != Format::Go {
+                        assert_eq!(name.pop(), Some(b'/'));
+                    }
                     Node::Directory
                 }
                 tar::EntryType::Symlink => {
@@ -95,24 +111,29 @@ proptest! {
 
     #[test]
     fn an_archive_reads_back_and_is_always_the_same(
-        nodes in prop::collection::btree_map(name(), node(), 0..12),
+        format in format(), nodes in prop::collection::btree_map(name(), node(), 0..12),
         mode in 0u32..=0o7777, uid in 0u64..=0o7_777_777, mtime in 0u64..1 << 33,
     ) {
         let mut entries: Vec<(Vec<u8>, Node)> = nodes.into_iter().collect();
-        entries.sort_by(|a, b| compare_names(&a.0, &b.0));
-        let metadata = Metadata { mode, uid, gid: 7, mtime };
-        let archive = write(&entries, metadata).unwrap();
+        entries.sort_by(|a, b| format.compare_names(&a.0, &b.0));
+        let metadata = Metadata { uid, gid: 7, mtime, ..Metadata::root(mode) };
+        let archive = write(format, &entries, metadata).unwrap();
         prop_assert_eq!(archive.len() % 512, 0);
-        prop_assert_eq!(&archive, &write(&entries, metadata).unwrap());
+        prop_assert_eq!(&archive, &write(format, &entries, metadata).unwrap());
         let expected: Vec<_> = entries.into_iter().map(|(name, node)| (name, node, uid)).collect();
-        prop_assert_eq!(read(&archive), expected);
+        prop_assert_eq!(read(format, &archive), expected);
     }
 
     #[test]
-    fn any_name_is_written_or_refused(name: Vec<u8>, target: Vec<u8>) {
-        let mut tar = TarWriter::new(Vec::new());
-        let _ = tar.symlink(&name, Metadata::root(0o777), &target);
-        let _ = tar.directory(&name, Metadata::root(0o777));
+    fn any_name_is_written_or_refused(
+        format in format(), name: Vec<u8>, target: Vec<u8>, user: String, xattr: String,
+    ) {
+        let xattrs = [Xattr { name: &xattr, value: &target }];
+        let metadata = Metadata { user: &user, xattrs: &xattrs, ..Metadata::root(0o777) };
+        let mut tar = TarWriter::with_format(format, Vec::new());
+        let _ = tar.symlink(&name, metadata, &target);
+        let _ = tar.directory(&name, metadata);
+        let _ = tar.whiteout(&name);
     }
 }
 
@@ -223,4 +244,73 @@ fn refusals_name_the_entry_and_the_rule() {
         failed to add "a//b" to a layer: the name is not a plain relative path
         failed to add "b" to a layer: it must come before "b", once
     "#]].assert_eq(&list.join("\n"));
+}
+
+#[test]
+fn a_file_capability_is_a_record_that_readers_apply() {
+    let value = "cap_net_bind_service=ep".parse::<FileCapabilities>();
+    let value = value.unwrap().to_xattr();
+    let xattrs = [Xattr {
+        name: CAPABILITY_XATTR,
+        value: &value,
+    }];
+    let metadata = Metadata {
+        xattrs: &xattrs,
+        ..Metadata::root(0o755)
+    };
+    for format in [Format::Nar1, Format::Go, Format::Python] {
+        let mut tar = TarWriter::with_format(format, Vec::new());
+        tar.file(b"server", metadata, 1, &b"x"[..]).unwrap();
+        let bytes = tar.finish().unwrap();
+        let mut archive = tar::Archive::new(bytes.as_slice());
+        let mut entry = archive.entries().unwrap().next().unwrap().unwrap();
+        let records = entry.pax_extensions().unwrap().unwrap();
+        let records: Vec<_> = records
+            .map(|record| record.unwrap())
+            .map(|record| (record.key().unwrap().to_owned(), record.value_bytes()))
+            .collect();
+        let expected = ("SCHILY.xattr.security.capability".to_owned(), &value[..]);
+        assert_eq!(records, [expected], "{format:?}");
+    }
+}
+
+#[test]
+fn only_an_explicit_call_deletes_what_is_below() {
+    assert_eq!(whiteout_name(b"etc/motd"), b"etc/.wh.motd");
+    assert_eq!(whiteout_name(b"motd"), b".wh.motd");
+    assert_eq!(opaque_name(b"etc"), b"etc/.wh..wh..opq");
+
+    let mut tar = TarWriter::new(Vec::new());
+    tar.directory(b"etc", Metadata::root(0o755)).unwrap();
+    tar.opaque(b"etc").unwrap();
+    tar.whiteout(b"etc/motd").unwrap();
+    let twice = tar.whiteout(b"etc/motd").unwrap_err();
+    assert!(matches!(twice, TarError::Order { .. }));
+    for refused in [&b""[..], b"a/..", b".wh.a"] {
+        let error = tar.whiteout(refused).unwrap_err();
+        assert!(matches!(error, TarError::Name { .. }), "{error}");
+    }
+    let names: Vec<_> = read(Format::Nar1, &tar.finish().unwrap())
+        .into_iter()
+        .map(|(name, node, _)| (String::from_utf8(name).unwrap(), node))
+        .collect();
+    let marker = Node::File(Vec::new());
+    assert_eq!(
+        names,
+        [
+            ("etc".to_owned(), Node::Directory),
+            ("etc/.wh..wh..opq".to_owned(), marker.clone()),
+            ("etc/.wh.motd".to_owned(), marker),
+        ]
+    );
+}
+
+#[test]
+fn the_root_is_an_entry_in_go_s_format_only() {
+    for format in [Format::Nar1, Format::Go, Format::Python] {
+        let mut tar = TarWriter::with_format(format, Vec::new());
+        let added = tar.directory(b"", Metadata::root(0o755));
+        assert_eq!(added.is_ok(), format == Format::Go, "{format:?}");
+        tar.directory(b"a", Metadata::root(0o755)).unwrap();
+    }
 }

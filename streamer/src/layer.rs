@@ -31,11 +31,11 @@ const DEPTH_MAX: usize = 512;
 /// Most entries of one directory, since they are sorted in memory.
 const ENTRIES_MAX: usize = 2_000_000;
 
-const PARENTS: Metadata = Metadata::root(0o755);
-const DIRECTORY: Metadata = Metadata::root(0o555);
-const EXECUTABLE: Metadata = Metadata::root(0o555);
-const FILE: Metadata = Metadata::root(0o444);
-const SYMLINK: Metadata = Metadata::root(0o777);
+const PARENTS: Metadata<'_> = Metadata::root(0o755);
+const DIRECTORY: Metadata<'_> = Metadata::root(0o555);
+const EXECUTABLE: Metadata<'_> = Metadata::root(0o555);
+const FILE: Metadata<'_> = Metadata::root(0o444);
+const SYMLINK: Metadata<'_> = Metadata::root(0o777);
 
 /// Why store paths could not be written as a layer.
 #[derive(Debug, thiserror::Error)]

@@ -169,12 +169,10 @@ impl Node {
 }
 
 /// Root's, and as old as time: registries and scanners show it as 1970.
-const fn epoch(mode: u32) -> Metadata {
+const fn epoch(mode: u32) -> Metadata<'static> {
     Metadata {
-        mode,
-        uid: 0,
-        gid: 0,
         mtime: 0,
+        ..Metadata::root(mode)
     }
 }
 

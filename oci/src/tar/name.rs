@@ -12,6 +12,9 @@ pub enum NameError {
     /// A link to nowhere.
     #[error("the link target is empty")]
     EmptyTarget,
+    /// An extended attribute that no record can hold.
+    #[error("the name of an extended attribute is empty or contains \"=\" or a NUL byte")]
+    Xattr,
     /// The file would not be unpacked: it would delete another one.
     /// <https://github.com/opencontainers/image-spec/blob/main/layer.md#whiteouts>
     #[error(
@@ -19,6 +22,22 @@ pub enum NameError {
          an image; leave it out of the package"
     )]
     Whiteout,
+}
+
+/// The name of the entry that deletes `name` of the layers below:
+/// <https://github.com/opencontainers/image-spec/blob/main/layer.md#whiteouts>
+pub fn whiteout_name(name: &[u8]) -> Vec<u8> {
+    let base = name
+        .iter()
+        .rposition(|byte| *byte == b'/')
+        .map_or(0, |slash| slash + 1);
+    let (directory, base) = name.split_at_checked(base).unwrap_or((b"", name));
+    [directory, b".wh.", base].concat()
+}
+
+/// The name of the entry that hides what the layers below have in the directory `name`.
+pub fn opaque_name(name: &[u8]) -> Vec<u8> {
+    [name, b"/.wh..wh..opq"].concat()
 }
 
 pub(super) fn check(name: &[u8]) -> Result<(), NameError> {
