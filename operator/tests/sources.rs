@@ -369,9 +369,10 @@ async fn what_is_no_git_server_or_none_at_all_is_told_apart() {
     );
     let broken = Server::answering(503, "text/plain", "").await;
     assert_eq!(failed(&query(git(broken.url()))).await.0, Kind::Unreachable);
-    // Nobody listens on the port any more.
-    let gone = broken.url();
-    drop(broken);
+    // Nobody listens on the port any more. (A server's task would end a moment after its drop.)
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let gone = format!("http://{}/repo", listener.local_addr().unwrap());
+    drop(listener);
     let (kind, message) = failed(&query(git(gone))).await;
     assert_eq!(kind, Kind::Unreachable);
     assert!(message.contains("refused"), "{message}");

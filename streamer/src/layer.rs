@@ -20,12 +20,11 @@ use firn_oci::{Metadata, TarWriter};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 
 use crate::closure::Closure;
+use crate::input::{Contents, Profile};
 use crate::nar::NarHasher;
 use crate::nar_hash::NarHash;
 use crate::store_path::StorePath;
 
-/// Name and version of the profile. Other bytes need another version.
-pub const PROFILE: &str = "nar/1";
 /// Deepest nesting of directories. Nix itself has no limit; paths end at 4096 bytes.
 const DEPTH_MAX: usize = 512;
 /// Most entries of one directory, since they are sorted in memory.
@@ -102,8 +101,21 @@ impl Store {
         Ok(Self { directory })
     }
 
-    /// Writes `paths`, which are sorted, into `tar`, and compares each with what `closure` says.
+    /// Writes a layer into `tar`, and compares each store path with what `closure` says.
     pub fn write<W: Write>(
+        &self,
+        closure: &Closure,
+        contents: &Contents,
+        tar: &mut TarWriter<W>,
+    ) -> Result<(), LayerError> {
+        match contents {
+            Contents::Paths(layer) => match layer.profile {
+                Profile::Nar1 => self.write_paths(closure, &layer.paths, tar),
+            },
+        }
+    }
+
+    fn write_paths<W: Write>(
         &self,
         closure: &Closure,
         paths: &[StorePath],

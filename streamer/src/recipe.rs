@@ -4,15 +4,18 @@
 //! are functions of the inputs, so digests stay what they are. The next push reads the published
 //! manifest, by the digest that the operator has in its status and never by a tag: nobody who can
 //! write to the registry can plant anything.
+//!
+//! Hashes of the closure are claims of the build. For asking they are good enough: a false one asks
+//! for a layer with those contents and gets it. Before a key is *recorded*, the pass that makes the
+//! layer has compared them with the contents.
 
 use std::collections::BTreeMap;
 
-use firn_oci::{Compression, Descriptor, Digest, Layer, Manifest};
+use firn_oci::{Compression, Descriptor, Digest, Layer, Manifest, Repository};
 use sha2::{Digest as _, Sha256};
 
 use crate::closure::Closure;
-use crate::layer::PROFILE;
-use crate::store_path::StorePath;
+use crate::input::Contents;
 
 /// Annotation of a layer: its key.
 pub const ANNOTATION_KEY: &str = "dev.firn.layer.recipe";
@@ -24,54 +27,71 @@ pub const ANNOTATION_DIFF_ID: &str = "dev.firn.layer.diff-id";
 pub struct Key(String);
 
 impl Key {
-    /// The key of the layer of `paths`, in their order.
-    pub fn of(closure: &Closure, paths: &[StorePath], compression: Compression) -> Self {
-        let mut hasher = Sha256::new();
-        let mut add = |text: &str| {
-            hasher.update((text.len() as u64).to_le_bytes());
-            hasher.update(text);
-        };
-        add("firn/layer/1");
-        add(PROFILE);
-        add(&compression.identity());
-        for path in paths {
-            add(path.base_name());
-            if let Some(info) = closure.paths().get(path) {
-                add(&info.nar_hash.to_string());
+    /// The key of a layer. Paths that are not in the closure have no key that another push could
+    /// find; there are none, since front ends check.
+    pub fn of(contents: &Contents, closure: &Closure, compression: Compression) -> Self {
+        let mut fields = Fields(Sha256::new());
+        match contents {
+            Contents::Paths(layer) => {
+                fields.add("firn/layer/1");
+                fields.add(layer.profile.name());
+                fields.add(&compression.identity());
+                for path in &layer.paths {
+                    fields.add(path.base_name());
+                    if let Some(info) = closure.paths().get(path) {
+                        fields.add(&info.nar_hash.to_string());
+                    }
+                }
             }
         }
-        let digest = Digest::of(&hasher.finalize());
-        Self(digest.hex())
+        fields.finish()
     }
 }
 
-/// The layers of a published image by their keys.
+/// A hash over texts, each with its length, so that no two lists are alike.
+struct Fields(Sha256);
+
+impl Fields {
+    fn add(&mut self, text: &str) {
+        self.0.update((text.len() as u64).to_le_bytes());
+        self.0.update(text);
+    }
+
+    fn finish(self) -> Key {
+        Key(Digest::of(&self.0.finalize()).hex())
+    }
+}
+
+/// The layers of published images by their keys.
 #[derive(Debug, Clone, Default)]
-pub struct Known(BTreeMap<Key, Layer>);
+pub struct Known(BTreeMap<Key, KnownLayer>);
+
+/// A layer that was published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownLayer {
+    /// The layer. Its uncompressed size is not known, and nobody needs it for one that is not made.
+    pub layer: Layer,
+    /// Where it is.
+    pub repository: Repository,
+}
 
 impl Known {
-    /// What a manifest tells. Layers without annotations, or with broken ones, are left out.
-    pub fn of(manifest: &Manifest) -> Self {
-        let layers = manifest.layers.iter().filter_map(|descriptor| {
-            let key = Key(descriptor.annotations.get(ANNOTATION_KEY)?.clone());
-            let diff_id = descriptor
-                .annotations
-                .get(ANNOTATION_DIFF_ID)?
-                .parse()
-                .ok()?;
-            let layer = Layer {
-                diff_id,
-                // Nobody needs it for a layer that is not made.
-                uncompressed_size: 0,
-                descriptor: descriptor.clone(),
+    /// Adds what a manifest in `repository` tells. Layers without annotations, or with broken ones,
+    /// are left out; what was added before stays.
+    pub fn add(&mut self, manifest: &Manifest, repository: &Repository) {
+        for descriptor in &manifest.layers {
+            let Some((key, layer)) = annotated(descriptor) else {
+                continue;
             };
-            Some((key, layer))
-        });
-        Self(layers.collect())
+            self.0.entry(key).or_insert_with(|| KnownLayer {
+                layer,
+                repository: repository.clone(),
+            });
+        }
     }
 
     /// The layer with this key.
-    pub fn get(&self, key: &Key) -> Option<&Layer> {
+    pub fn get(&self, key: &Key) -> Option<&KnownLayer> {
         self.0.get(key)
     }
 
@@ -79,6 +99,17 @@ impl Known {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+}
+
+fn annotated(descriptor: &Descriptor) -> Option<(Key, Layer)> {
+    let key = Key(descriptor.annotations.get(ANNOTATION_KEY)?.clone());
+    let diff_id = descriptor.annotations.get(ANNOTATION_DIFF_ID)?;
+    let layer = Layer {
+        diff_id: diff_id.parse().ok()?,
+        uncompressed_size: 0,
+        descriptor: descriptor.clone(),
+    };
+    Some((key, layer))
 }
 
 /// The descriptor with its key and diffID written on it.
@@ -95,7 +126,9 @@ pub fn annotate(descriptor: Descriptor, key: &Key, diff_id: &Digest) -> Descript
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::input::{Paths, Profile};
     use crate::nar_hash::NarHash;
+    use crate::store_path::StorePath;
     use crate::testing::{info, path};
 
     fn closure(hash: u8) -> Closure {
@@ -104,25 +137,46 @@ mod tests {
         Closure::new([(path("app"), app), (path("lib"), info(1, &[]))].into()).unwrap()
     }
 
-    #[test]
-    fn the_key_follows_everything_the_bytes_depend_on() {
-        let (app, both) = ([path("app")], [path("app"), path("lib")]);
-        let key = Key::of(&closure(1), &app, Compression::Zstd);
-        assert_eq!(key, Key::of(&closure(1), &app, Compression::Zstd));
-        assert_ne!(key, Key::of(&closure(2), &app, Compression::Zstd));
-        assert_ne!(key, Key::of(&closure(1), &app, Compression::Gzip));
-        assert_ne!(key, Key::of(&closure(1), &both, Compression::Zstd));
+    fn key(hash: u8, paths: &[StorePath], compression: Compression) -> Key {
+        let contents = Contents::Paths(Paths {
+            profile: Profile::Nar1,
+            paths: paths.to_vec(),
+        });
+        Key::of(&contents, &closure(hash), compression)
     }
 
     #[test]
-    fn a_manifest_tells_its_layers() {
-        let key = Key::of(&closure(1), &[path("app")], Compression::Zstd);
+    fn the_key_follows_everything_the_bytes_depend_on() {
+        let (app, both) = ([path("app")], [path("app"), path("lib")]);
+        let first = key(1, &app, Compression::Zstd);
+        assert_eq!(first, key(1, &app, Compression::Zstd));
+        assert_ne!(first, key(2, &app, Compression::Zstd));
+        assert_ne!(first, key(1, &app, Compression::Gzip));
+        assert_ne!(first, key(1, &both, Compression::Zstd));
+    }
+
+    #[test]
+    fn a_manifest_tells_its_layers_and_the_first_one_that_does_is_believed() {
+        let key = key(1, &[path("app")], Compression::Zstd);
         let diff_id = Digest::of(b"tar");
         let plain = Descriptor::of("application/vnd.oci.image.layer.v1.tar+zstd", b"blob");
         let annotated = annotate(plain.clone(), &key, &diff_id);
         let config = Descriptor::of("application/vnd.oci.image.config.v1+json", b"{}");
-        let known = Known::of(&Manifest::new(config, vec![plain, annotated.clone()]));
-        let layer = known.get(&key).unwrap();
-        assert_eq!((layer.diff_id, &layer.descriptor), (diff_id, &annotated));
+        let manifest = Manifest::new(config, vec![plain, annotated.clone()]);
+        let (here, there): (Repository, Repository) =
+            ("team/app".parse().unwrap(), "team/old".parse().unwrap());
+        let mut known = Known::default();
+        assert!(known.is_empty());
+        known.add(&manifest, &here);
+        known.add(&manifest, &there);
+        let found = known.get(&key).unwrap();
+        assert_eq!(
+            (
+                found.layer.diff_id,
+                &found.layer.descriptor,
+                &found.repository
+            ),
+            (diff_id, &annotated, &here)
+        );
     }
 }

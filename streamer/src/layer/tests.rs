@@ -78,9 +78,13 @@ fn write(store: &Path, closure: &Closure, paths: &[StorePath]) -> Result<Layer, 
     let failed = |error| LayerError::Write(firn_oci::tar::TarError::Write(error));
     let writer = LayerWriter::new(Compression::None, NonZeroUsize::MIN, io::sink());
     let mut tar = writer.map_err(failed)?.into_tar();
+    let contents = Contents::Paths(crate::input::Paths {
+        profile: Profile::Nar1,
+        paths: paths.to_vec(),
+    });
     Store::open(store)
         .map_err(failed)?
-        .write(closure, paths, &mut tar)?;
+        .write(closure, &contents, &mut tar)?;
     let (layer, _) = firn_oci::layer::finish(tar).map_err(LayerError::Write)?;
     Ok(layer)
 }

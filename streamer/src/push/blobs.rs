@@ -1,109 +1,136 @@
-//! Each blob to its place in the registry, and whether it had to be sent.
+//! Each blob to its place in the registry, and how it got there.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use firn_crd::exit::Reason;
-use firn_oci::registry::PushError;
+use firn_oci::registry::{Mount, PushError};
 use firn_oci::{Compression, Document, Layer, LayerWriter, layer as oci_layer};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use crate::closure::Closure;
 use crate::failure::{Failure, Result, chain};
-use crate::image::Placed;
+use crate::input::{self, Contents};
 use crate::layer::{LayerError, Store};
-use crate::layering::PlannedLayer;
-use crate::recipe::{self, Key, Known};
-use crate::store_path::StorePath;
+use crate::recipe::{self, Key, Known, KnownLayer};
 use crate::target::{Target, failure};
 
 /// Layers that are made at once. Compression is the limit, and each encoder has a thread besides
 /// the one that reads.
 pub const IN_FLIGHT: usize = 2;
-/// Largest blob that is kept in memory between being made and being sent, in bytes.
-pub const KEEP_MAX: usize = 16 << 20;
+/// Layers whose contents are below this are kept in memory between being made and being sent, so
+/// that one which the registry has under another recipe is not sent. In bytes. Larger ones are
+/// sent while they are made: what is not known by its recipe is new, as a rule.
+pub const KEEP_MAX: u64 = 16 << 20;
+
+/// How a blob came to be in the repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placement {
+    /// It was there.
+    Reused,
+    /// The registry took it from another of its repositories.
+    Mounted,
+    /// It was sent.
+    Sent,
+}
+
+/// A layer that is in the registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placed {
+    /// The layer, its descriptor annotated.
+    pub layer: Layer,
+    /// How it got there.
+    pub placement: Placement,
+}
 
 pub(super) struct Blobs<'a> {
     pub(super) target: &'a Target,
     pub(super) store: PathBuf,
     pub(super) compression: Compression,
     pub(super) known: &'a Known,
-    /// Nothing can be in the repository yet.
-    pub(super) empty: bool,
 }
 
 impl Blobs<'_> {
-    /// Places all layers, and says of each whether it was sent. The order stays.
+    /// Places all layers. The order stays.
     pub(super) async fn place_all(
         &self,
-        closure: &Closure,
-        planned: Vec<PlannedLayer>,
-    ) -> Result<Vec<(Placed, bool)>> {
-        let closure = Arc::new(closure.clone());
-        stream::iter(planned)
-            .map(|planned| self.place(Arc::clone(&closure), planned))
+        closure: &Arc<Closure>,
+        layers: &[input::Layer],
+    ) -> Result<Vec<Placed>> {
+        stream::iter(layers)
+            .map(|layer| self.place(closure, layer))
             .buffered(IN_FLIGHT)
             .try_collect()
             .await
     }
 
-    async fn place(&self, closure: Arc<Closure>, planned: PlannedLayer) -> Result<(Placed, bool)> {
-        let key = Key::of(&closure, &planned.paths, self.compression);
-        let (mut layer, sent) = if let Some(known) = self.known.get(&key) {
-            (known.clone(), false)
+    async fn place(&self, closure: &Arc<Closure>, wanted: &input::Layer) -> Result<Placed> {
+        let contents = &wanted.contents;
+        let key = Key::of(contents, closure, self.compression);
+        let mut placed = if let Some(placed) = self.find(&key).await? {
+            placed
         } else {
             let maker = Maker {
                 store: self.store.clone(),
-                closure,
-                paths: planned.paths.clone(),
+                closure: Arc::clone(closure),
+                contents: contents.clone(),
                 compression: self.compression,
             };
-            self.make(maker, planned.nar_size).await?
+            self.make(maker).await?
         };
         tracing::info!(
-            digest = %layer.descriptor.digest, size = layer.descriptor.size, sent,
-            paths = planned.paths.len(), why = ?planned.why, "layer"
+            digest = %placed.layer.descriptor.digest, size = placed.layer.descriptor.size,
+            placement = ?placed.placement, paths = contents.paths(), why = wanted.why, "layer"
         );
-        layer.descriptor = recipe::annotate(layer.descriptor, &key, &layer.diff_id);
-        Ok((Placed { layer, planned }, sent))
+        let layer = &mut placed.layer;
+        layer.descriptor = recipe::annotate(layer.descriptor.clone(), &key, &layer.diff_id);
+        Ok(placed)
     }
 
-    async fn make(&self, maker: Maker, nar_size: u64) -> Result<(Layer, bool)> {
-        if self.empty && nar_size > KEEP_MAX as u64 {
-            return Ok((self.send(maker).await?, true));
-        }
-        let first = maker.clone();
-        let (layer, kept) = blocking(move || first.write(Keep::default())).await?;
+    /// The layer by its recipe, mounted if it is in another repository. `None`: it must be made.
+    async fn find(&self, key: &Key) -> Result<Option<Placed>> {
+        let Some(KnownLayer { layer, repository }) = self.known.get(key) else {
+            return Ok(None);
+        };
+        let placed = |placement| {
+            Ok(Some(Placed {
+                layer: layer.clone(),
+                placement,
+            }))
+        };
         let target = self.target;
-        let there = target
+        if *repository == target.repository {
+            return placed(Placement::Reused);
+        }
+        let digest = &layer.descriptor.digest;
+        let mounted = target
             .registry
-            .probe_blob(&target.repository, &layer.descriptor.digest);
-        if there.await.map_err(|error| failure(&error))? {
-            return Ok((layer, false));
+            .mount(&target.repository, digest, repository);
+        match mounted.await.map_err(|error| failure(&error))? {
+            Mount::Mounted => placed(Placement::Mounted),
+            Mount::NotMounted(session) => {
+                session.cancel().await;
+                Ok(None)
+            }
         }
-        if let Keep::All(bytes) = kept {
-            let document = Document {
-                descriptor: layer.descriptor.clone(),
-                bytes,
-            };
-            let sent = target
-                .registry
-                .push_blob(&target.repository, &document)
-                .await;
-            sent.map_err(|error| failure(&error))?;
-            return Ok((layer, true));
+    }
+
+    async fn make(&self, maker: Maker) -> Result<Placed> {
+        if maker.contents.size(&maker.closure) > KEEP_MAX {
+            return Ok(Placed {
+                layer: self.send(maker).await?,
+                placement: Placement::Sent,
+            });
         }
-        let again = self.send(maker).await?;
-        if again == layer {
-            Ok((layer, true))
-        } else {
-            Err(Failure::new(
-                Reason::StorePathInvalid,
-                "the store changed while it was read",
-            ))
-        }
+        let (layer, bytes) = blocking(move || maker.write(Vec::new())).await?;
+        let blob = Document {
+            descriptor: layer.descriptor.clone(),
+            bytes,
+        };
+        let placement = self.document(&blob).await?;
+        Ok(Placed { layer, placement })
     }
 
     /// Makes the layer while it is sent.
@@ -123,8 +150,8 @@ impl Blobs<'_> {
         })
     }
 
-    /// Sends a document unless it is there, and says whether it was sent.
-    pub(super) async fn document(&self, document: &Document) -> Result<bool> {
+    /// Sends a blob that is in memory unless it is there.
+    pub(super) async fn document(&self, document: &Document) -> Result<Placement> {
         let Target {
             registry,
             repository,
@@ -133,10 +160,11 @@ impl Blobs<'_> {
         let digest = &document.descriptor.digest;
         let there = registry.probe_blob(repository, digest).await;
         if there.map_err(|error| failure(&error))? {
-            return Ok(false);
+            return Ok(Placement::Reused);
         }
         let sent = registry.push_blob(repository, document).await;
-        sent.map(|()| true).map_err(|error| failure(&error))
+        sent.map_err(|error| failure(&error))?;
+        Ok(Placement::Sent)
     }
 }
 
@@ -145,7 +173,7 @@ impl Blobs<'_> {
 struct Maker {
     store: PathBuf,
     closure: Arc<Closure>,
-    paths: Vec<StorePath>,
+    contents: Contents,
     compression: Compression,
 }
 
@@ -158,39 +186,12 @@ impl Maker {
         let failed = |error| LayerError::Write(firn_oci::tar::TarError::Write(error));
         let writer = LayerWriter::new(self.compression, NonZeroUsize::MIN, sink).map_err(failed)?;
         let mut tar = writer.into_tar();
-        store.write(&self.closure, &self.paths, &mut tar)?;
+        store.write(&self.closure, &self.contents, &mut tar)?;
         oci_layer::finish(tar).map_err(LayerError::Write)
     }
 
     fn printable_store(&self) -> String {
         Path::display(&self.store).to_string()
-    }
-}
-
-/// Keeps what is written as long as it is small.
-enum Keep {
-    All(Vec<u8>),
-    TooMuch,
-}
-
-impl Default for Keep {
-    fn default() -> Self {
-        Self::All(Vec::new())
-    }
-}
-
-impl Write for Keep {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::All(bytes) if bytes.len() + buf.len() <= KEEP_MAX => bytes.extend_from_slice(buf),
-            Self::All(_) => *self = Self::TooMuch,
-            Self::TooMuch => {}
-        }
-        Ok(buf.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 
@@ -214,18 +215,4 @@ fn unwritable(error: &LayerError) -> Failure {
         reason,
         format!("the image could not be made: {}", chain(error)),
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_small_is_kept_and_what_is_large_is_not() {
-        let mut keep = Keep::default();
-        keep.write_all(&[1; 100]).unwrap();
-        assert!(matches!(&keep, Keep::All(bytes) if bytes.len() == 100));
-        keep.write_all(&vec![1; KEEP_MAX]).unwrap();
-        assert!(matches!(keep, Keep::TooMuch));
-    }
 }

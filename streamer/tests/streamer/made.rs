@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use firn_oci::{Compression, Layer, LayerWriter};
 use firn_streamer::closure::{Closure, PathInfo};
+use firn_streamer::input::{Contents, Paths, Profile};
 use firn_streamer::layer::Store;
 use firn_streamer::nar::NarHasher;
 use firn_streamer::store_path::StorePath;
@@ -91,9 +92,13 @@ pub(crate) fn layer(
     let threads = NonZeroUsize::new(threads).unwrap();
     let writer = LayerWriter::new(compression, threads, std::io::sink()).unwrap();
     let mut tar = writer.into_tar();
+    let contents = Contents::Paths(Paths {
+        profile: Profile::Nar1,
+        paths: paths.to_vec(),
+    });
     Store::open(store)
         .unwrap()
-        .write(closure, paths, &mut tar)
+        .write(closure, &contents, &mut tar)
         .unwrap();
     firn_oci::layer::finish(tar).unwrap().0
 }

@@ -1,0 +1,197 @@
+//! An image into a repository: layers, then config, then manifest. Tags are the caller's.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use firn_oci::registry::ManifestName;
+use firn_oci::{Compression, Digest, Document, Manifest, Repository, media_type};
+
+use super::blobs::{Blobs, Placed, Placement};
+use crate::closure::Closure;
+use crate::failure::{Failure, Result};
+use crate::input::Image;
+use crate::recipe::Known;
+use crate::target::{Target, failure};
+
+/// An image, and all that is needed to make its layers.
+#[derive(Debug)]
+pub struct Transfer<'a> {
+    /// Where it goes.
+    pub target: &'a Target,
+    /// The image.
+    pub image: &'a Image,
+    /// What its layers' store paths are.
+    pub closure: Arc<Closure>,
+    /// The folder with the store paths.
+    pub store: PathBuf,
+    /// How layers are compressed.
+    pub compression: Compression,
+    /// Images whose layers need not be made again, the likeliest first.
+    pub previous: &'a [Previous],
+}
+
+/// An image that was published before on the same registry. Its digest comes from a place that
+/// whoever can write to the registry cannot: status, or the user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Previous {
+    /// Where it is.
+    pub repository: Repository,
+    /// Its manifest.
+    pub digest: Digest,
+}
+
+/// An image that is in its repository, untagged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transferred {
+    /// Its manifest.
+    pub manifest: Document,
+    /// Its layers, bottom first.
+    pub layers: Vec<Placed>,
+    /// Size of its config in bytes.
+    pub config_size: u64,
+    /// How the config got there.
+    pub config: Placement,
+}
+
+/// A failure, or one that making the layers again may heal.
+enum Trouble {
+    Missing(Failure),
+    Failed(Failure),
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl Transfer<'_> {
+    /// Puts the image into its repository.
+    pub async fn run(&self) -> Result<Transferred> {
+        let known = self.known().await?;
+        match self.attempt(&known).await {
+            // What the old manifest kept alive was collected after all: make every layer.
+            Err(Trouble::Missing(failure)) if !known.is_empty() => {
+                tracing::warn!("{}: making every layer again", failure.0.message);
+                self.attempt(&Known::default()).await
+            }
+            done => done,
+        }
+        .map_err(|trouble| match trouble {
+            Trouble::Missing(failure) | Trouble::Failed(failure) => failure,
+        })
+    }
+
+    /// The layers of previous images. Images that are gone tell nothing.
+    async fn known(&self) -> Result<Known> {
+        let mut known = Known::default();
+        for Previous { repository, digest } in self.previous {
+            let name = ManifestName::Digest(*digest);
+            let found = self.target.registry.get_manifest(repository, &name).await;
+            let found = match found {
+                Ok(found) => found,
+                // Another repository, which these credentials may not read, is only a lost chance.
+                Err(error) if *repository != self.target.repository && error.is_auth() => None,
+                Err(error) => return Err(failure(&error)),
+            };
+            let manifest = found.and_then(|found| Manifest::from_bytes(&found.bytes).ok());
+            if let Some(manifest) = manifest {
+                known.add(&manifest, repository);
+            }
+        }
+        Ok(known)
+    }
+
+    async fn attempt(&self, known: &Known) -> std::result::Result<Transferred, Trouble> {
+        let blobs = Blobs {
+            target: self.target,
+            store: self.store.clone(),
+            compression: self.compression,
+            known,
+        };
+        let layers = blobs.place_all(&self.closure, &self.image.layers).await?;
+        let (config, manifest) = documents(self.image, &layers);
+        let config_size = config.descriptor.size;
+        let unchanged = Previous {
+            repository: self.target.repository.clone(),
+            digest: manifest.descriptor.digest,
+        };
+        let config = if !known.is_empty() && self.previous.contains(&unchanged) {
+            // The manifest was read a moment ago, and it keeps its config.
+            Placement::Reused
+        } else {
+            blobs.document(&config).await?
+        };
+        // Also when it is there: the registry looks whether it still has every blob.
+        self.put_manifest(&manifest).await?;
+        Ok(Transferred {
+            manifest,
+            layers,
+            config_size,
+            config,
+        })
+    }
+
+    async fn put_manifest(&self, manifest: &Document) -> std::result::Result<(), Trouble> {
+        let name = ManifestName::Digest(manifest.descriptor.digest);
+        let target = self.target;
+        let put = target
+            .registry
+            .put_manifest(&target.repository, &name, manifest);
+        put.await.map_err(|error| {
+            let failed = failure(&error);
+            if error.is_blob_unknown() {
+                Trouble::Missing(failed)
+            } else {
+                Trouble::Failed(failed)
+            }
+        })
+    }
+}
+
+/// Config and manifest. Pure.
+fn documents(image: &Image, layers: &[Placed]) -> (Document, Document) {
+    let described: Vec<_> = layers
+        .iter()
+        .zip(&image.layers)
+        .map(|(placed, wanted)| (placed.layer.diff_id, wanted.history.as_slice()))
+        .collect();
+    let config = Document::new(media_type::CONFIG, image.config.to_bytes(&described));
+    let descriptors = layers.iter().map(|placed| placed.layer.descriptor.clone());
+    let manifest = Manifest {
+        annotations: image.annotations.clone(),
+        ..Manifest::new(config.descriptor.clone(), descriptors.collect())
+    };
+    let mut manifest = Document::new(media_type::MANIFEST, manifest.to_bytes());
+    manifest.descriptor.platform = Some(image.platform.clone());
+    (config, manifest)
+}
+
+impl Transferred {
+    /// Bytes of all blobs.
+    pub fn size(&self) -> u64 {
+        self.layers
+            .iter()
+            .map(|placed| placed.layer.descriptor.size)
+            .fold(self.config_size, u64::saturating_add)
+    }
+
+    /// Bytes of the blobs that were sent.
+    pub fn sent(&self) -> u64 {
+        let config = match self.config {
+            Placement::Sent => self.config_size,
+            Placement::Reused | Placement::Mounted => 0,
+        };
+        self.layers
+            .iter()
+            .filter(|placed| placed.placement == Placement::Sent)
+            .map(|placed| placed.layer.descriptor.size)
+            .fold(config, u64::saturating_add)
+    }
+
+    /// How many layers got there so.
+    pub fn count(&self, placement: Placement) -> usize {
+        let same = |placed: &&Placed| placed.placement == placement;
+        self.layers.iter().filter(same).count()
+    }
+}
