@@ -231,7 +231,11 @@ impl Layout {
         File::open(&path).map_err(failed("read", &path))
     }
 
-    fn begin_blob(&self) -> Result<BlobFile, LayoutError> {
+    /// Starts a blob of unknown digest; then call [`Layout::commit`].
+    ///
+    /// # Errors
+    /// The directory cannot be written.
+    pub fn begin_blob(&self) -> Result<BlobFile, LayoutError> {
         let number = self.incomplete.fetch_add(1, Ordering::Relaxed);
         // Outside of blobs/, where every name is a digest.
         let name = format!(".incomplete-{}-{number}", std::process::id());
@@ -249,7 +253,11 @@ impl Layout {
         })
     }
 
-    fn commit(&self, mut blob: BlobFile, digest: &Digest) -> Result<(), LayoutError> {
+    /// Ends a blob: it gets its name.
+    ///
+    /// # Errors
+    /// The directory cannot be written.
+    pub fn commit(&self, mut blob: BlobFile, digest: &Digest) -> Result<(), LayoutError> {
         blob.file.flush().map_err(failed("write", &blob.path))?;
         let to = self.blob_path(digest);
         fs::rename(&blob.path, &to).map_err(failed("rename", &to))

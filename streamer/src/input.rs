@@ -135,4 +135,13 @@ impl Contents {
             Self::Paths(layer) => layer.paths.len(),
         }
     }
+
+    /// What is in it, by names for people, sorted.
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = match self {
+            Self::Paths(layer) => layer.paths.iter().map(|p| p.name().to_owned()).collect(),
+        };
+        names.sort_unstable();
+        names
+    }
 }

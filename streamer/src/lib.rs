@@ -1,5 +1,6 @@
 //! The program of a build pod: `check`, `fetch`, `build`, `push` and `publish`, around a pure
-//! planning core. It knows Nix, git and registries, and nothing of Kubernetes.
+//! planning core; and the same core in a person's hands, without a cluster ([`local`]). It knows
+//! Nix, git and registries, and nothing of Kubernetes.
 
 pub mod build;
 pub mod ca;
@@ -15,6 +16,8 @@ pub mod image_kind;
 pub mod input;
 pub mod layer;
 pub mod layering;
+pub mod local;
+pub mod maker;
 pub mod nar;
 pub mod nar_hash;
 pub mod nix;
@@ -34,3 +37,4 @@ pub mod target;
 pub mod telemetry;
 #[cfg(test)]
 mod testing;
+pub mod watch;

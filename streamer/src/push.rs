@@ -36,8 +36,10 @@ use crate::settings::Settings;
 use crate::stages::Stages;
 use crate::stop::Stop;
 use crate::target::{PUSH_PATIENCE, Target};
+use crate::watch::Unwatched;
 
 pub use blobs::{IN_FLIGHT, KEEP_MAX, Placed, Placement};
+pub(crate) use transfer::documents;
 pub use transfer::{Previous, Transfer, Transferred};
 
 /// Pushes what build left, or tells that nothing changed.
@@ -90,6 +92,7 @@ async fn push_image(
         store: settings.paths.store(),
         compression: compression(build.image.compression),
         previous: &previous,
+        watch: Arc::new(Unwatched),
     };
     let done = transfer.run().await;
     stages.end(&running);

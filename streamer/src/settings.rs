@@ -10,6 +10,7 @@ use firn_crd::run::{CONTRACT, RUN_MAX, Run};
 use serde::Deserialize;
 
 use crate::failure::{Failure, Result};
+use crate::local::{InspectArguments, LoadArguments, PlanArguments, PushArguments};
 use crate::paths::Paths;
 
 /// The command line.
@@ -42,7 +43,7 @@ pub enum LogFormat {
 }
 
 /// What a container does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand, strum::Display)]
+#[derive(Debug, Clone, Subcommand, strum::Display)]
 #[strum(serialize_all = "lowercase")]
 pub enum Command {
     /// May we push there, and is what is published still there?
@@ -51,10 +52,16 @@ pub enum Command {
     Fetch,
     /// Evaluate and build the flake's package.
     Build,
-    /// Make layers and push the image, then move the tags.
-    Push,
+    /// Make layers and push the image, then move the tags. In a pod nothing else is said.
+    Push(Box<PushArguments>),
     /// Move tags to an image that is in the registry already.
     Publish,
+    /// Tell what the layers of an image would be, and why; without a cluster.
+    Plan(Box<PlanArguments>),
+    /// Tell what an image in a registry is made of; without a cluster.
+    Inspect(Box<InspectArguments>),
+    /// Make an image and leave it on this machine; without a cluster.
+    Load(Box<LoadArguments>),
 }
 
 /// Everything a subcommand needs to know from outside.
@@ -146,7 +153,8 @@ fn parse_run(json: &str) -> Result<Run> {
     };
     if json.is_empty() {
         return Err(broken(
-            "is not set: only the operator starts this program".into(),
+            "is not set: in a pod the operator sets it; without a cluster say what to push, and `--to` where"
+                .into(),
         ));
     }
     if json.len() > RUN_MAX {

@@ -65,12 +65,17 @@ impl Target {
         };
         let registry = Registry::new(client)
             .map_err(|error| Failure::new(Reason::RegistryUnavailable, chain(&error)))?;
-        Ok(Self {
+        Ok(Self::of(registry, reference.repository, tags))
+    }
+
+    /// A repository of a registry, and the tags that are to point to the image.
+    pub fn of(registry: Registry, repository: Repository, tags: Vec<Tag>) -> Self {
+        Self {
             registry,
-            repository: reference.repository,
+            repository,
             tags,
             deadline: Instant::now() + TAG_LIMIT,
-        })
+        }
     }
 
     /// A manifest by its digest. `None`: it is not there.

@@ -1,21 +1,20 @@
 //! Each blob to its place in the registry, and how it got there.
 
-use std::io::Write;
-use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use firn_crd::exit::Reason;
 use firn_oci::registry::{Mount, PushError};
-use firn_oci::{Compression, Document, Layer, LayerWriter, layer as oci_layer};
+use firn_oci::{Compression, Document, Layer};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use crate::closure::Closure;
-use crate::failure::{Failure, Result, chain};
-use crate::input::{self, Contents};
-use crate::layer::{LayerError, Store};
+use crate::failure::{Failure, Result};
+use crate::input;
+use crate::layer::LayerError;
+use crate::maker::{Maker, unwritable};
 use crate::recipe::{self, Key, Known, KnownLayer};
 use crate::target::{Target, failure};
+use crate::watch::Watch;
 
 /// Layers that are made at once. Compression is the limit, and each encoder has a thread besides
 /// the one that reads.
@@ -50,6 +49,7 @@ pub(super) struct Blobs<'a> {
     pub(super) store: PathBuf,
     pub(super) compression: Compression,
     pub(super) known: &'a Known,
+    pub(super) watch: &'a Arc<dyn Watch>,
 }
 
 impl Blobs<'_> {
@@ -59,14 +59,19 @@ impl Blobs<'_> {
         closure: &Arc<Closure>,
         layers: &[input::Layer],
     ) -> Result<Vec<Placed>> {
-        stream::iter(layers)
-            .map(|layer| self.place(closure, layer))
+        stream::iter(layers.iter().enumerate())
+            .map(|(index, layer)| self.place(closure, index, layer))
             .buffered(IN_FLIGHT)
             .try_collect()
             .await
     }
 
-    async fn place(&self, closure: &Arc<Closure>, wanted: &input::Layer) -> Result<Placed> {
+    async fn place(
+        &self,
+        closure: &Arc<Closure>,
+        index: usize,
+        wanted: &input::Layer,
+    ) -> Result<Placed> {
         let contents = &wanted.contents;
         let key = Key::of(contents, closure, self.compression);
         let mut placed = if let Some(placed) = self.find(&key).await? {
@@ -77,6 +82,8 @@ impl Blobs<'_> {
                 closure: Arc::clone(closure),
                 contents: contents.clone(),
                 compression: self.compression,
+                index,
+                watch: Arc::clone(self.watch),
             };
             self.make(maker).await?
         };
@@ -86,6 +93,7 @@ impl Blobs<'_> {
         );
         let layer = &mut placed.layer;
         layer.descriptor = recipe::annotate(layer.descriptor.clone(), &key, &layer.diff_id);
+        self.watch.placed(index, &placed);
         Ok(placed)
     }
 
@@ -168,33 +176,6 @@ impl Blobs<'_> {
     }
 }
 
-/// All that a layer is made of; may be asked again and again for the same bytes.
-#[derive(Clone)]
-struct Maker {
-    store: PathBuf,
-    closure: Arc<Closure>,
-    contents: Contents,
-    compression: Compression,
-}
-
-impl Maker {
-    fn write<W: Write>(&self, sink: W) -> std::result::Result<(Layer, W), LayerError> {
-        let store = Store::open(&self.store).map_err(|source| LayerError::Read {
-            path: self.printable_store(),
-            source,
-        })?;
-        let failed = |error| LayerError::Write(firn_oci::tar::TarError::Write(error));
-        let writer = LayerWriter::new(self.compression, NonZeroUsize::MIN, sink).map_err(failed)?;
-        let mut tar = writer.into_tar();
-        store.write(&self.closure, &self.contents, &mut tar)?;
-        oci_layer::finish(tar).map_err(LayerError::Write)
-    }
-
-    fn printable_store(&self) -> String {
-        Path::display(&self.store).to_string()
-    }
-}
-
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> std::result::Result<T, LayerError> + Send + 'static,
 ) -> Result<T> {
@@ -202,17 +183,4 @@ async fn blocking<T: Send + 'static>(
         Ok(done) => done.map_err(|error| unwritable(&error)),
         Err(error) => Err(Failure::internal(&error)),
     }
-}
-
-/// A layer that cannot be made is the store's fault, and the store is the build's.
-fn unwritable(error: &LayerError) -> Failure {
-    let reason = if error.is_sink() {
-        Reason::InternalError
-    } else {
-        Reason::StorePathInvalid
-    };
-    Failure::new(
-        reason,
-        format!("the image could not be made: {}", chain(error)),
-    )
 }

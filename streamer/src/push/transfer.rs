@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use firn_oci::registry::ManifestName;
-use firn_oci::{Compression, Digest, Document, Manifest, Repository, media_type};
+use firn_oci::{Compression, Digest, Document, Layer, Manifest, Repository, media_type};
 
 use super::blobs::{Blobs, Placed, Placement};
 use crate::closure::Closure;
@@ -12,6 +12,7 @@ use crate::failure::{Failure, Result};
 use crate::input::Image;
 use crate::recipe::Known;
 use crate::target::{Target, failure};
+use crate::watch::Watch;
 
 /// An image, and all that is needed to make its layers.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub struct Transfer<'a> {
     pub compression: Compression,
     /// Images whose layers need not be made again, the likeliest first.
     pub previous: &'a [Previous],
+    /// Who wants to know how it goes.
+    pub watch: Arc<dyn Watch>,
 }
 
 /// An image that was published before on the same registry. Its digest comes from a place that
@@ -108,9 +111,10 @@ impl Transfer<'_> {
             store: self.store.clone(),
             compression: self.compression,
             known,
+            watch: &self.watch,
         };
         let layers = blobs.place_all(&self.closure, &self.image.layers).await?;
-        let (config, manifest) = documents(self.image, &layers);
+        let (config, manifest) = documents(self.image, layers.iter().map(|placed| &placed.layer));
         let config_size = config.descriptor.size;
         let unchanged = Previous {
             repository: self.target.repository.clone(),
@@ -149,15 +153,18 @@ impl Transfer<'_> {
     }
 }
 
-/// Config and manifest. Pure.
-fn documents(image: &Image, layers: &[Placed]) -> (Document, Document) {
+/// Config and manifest of an image with these layers, bottom first. Pure.
+pub(crate) fn documents<'l>(
+    image: &Image,
+    layers: impl Iterator<Item = &'l Layer> + Clone,
+) -> (Document, Document) {
     let described: Vec<_> = layers
-        .iter()
+        .clone()
         .zip(&image.layers)
-        .map(|(placed, wanted)| (placed.layer.diff_id, wanted.history.as_slice()))
+        .map(|(layer, wanted)| (layer.diff_id, wanted.history.as_slice()))
         .collect();
     let config = Document::new(media_type::CONFIG, image.config.to_bytes(&described));
-    let descriptors = layers.iter().map(|placed| placed.layer.descriptor.clone());
+    let descriptors = layers.map(|layer| layer.descriptor.clone());
     let manifest = Manifest {
         annotations: image.annotations.clone(),
         ..Manifest::new(config.descriptor.clone(), descriptors.collect())

@@ -5,6 +5,7 @@
     reason = "a fixture that cannot be made fails the test"
 )]
 
+mod local;
 mod made;
 mod process;
 mod push;

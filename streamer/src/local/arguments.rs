@@ -1,0 +1,197 @@
+//! The command lines of `push`, `plan`, `inspect` and `load`. Pure.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use firn_oci::Compression;
+
+/// What the image is made of.
+#[derive(Debug, Clone, Default, Args)]
+pub struct InputArguments {
+    /// A store path, or a flake's attribute as Nix takes it (`.#app`), which is built first.
+    pub input: Option<String>,
+    /// The closure as `nix path-info --json --recursive` tells it, for a machine without Nix.
+    #[arg(long, value_name = "FILE")]
+    pub closure: Option<PathBuf>,
+    /// The folder that holds the store paths.
+    #[arg(long, value_name = "DIR", default_value = "/nix/store")]
+    pub store: PathBuf,
+}
+
+/// How the image is made.
+#[derive(Debug, Clone, Args)]
+pub struct ImageArguments {
+    /// What the image runs on. Default: this machine's architecture.
+    #[arg(long, value_name = "OS/ARCHITECTURE")]
+    pub platform: Option<String>,
+    /// The program of the package that a container runs. Default: the only one in `bin`.
+    #[arg(long, value_name = "NAME")]
+    pub main_program: Option<String>,
+    /// The program by its absolute path; nothing is looked at then.
+    #[arg(long, value_name = "PATH", conflicts_with = "main_program")]
+    pub entry_point: Option<String>,
+    /// Most layers.
+    #[arg(long, value_name = "NUMBER", default_value_t = 100)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=480))]
+    pub max_layers: u32,
+    /// How layers are compressed.
+    #[arg(long, value_enum, default_value = "zstd")]
+    pub compression: CompressionName,
+    /// A label of the image's config; may be given again.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
+    pub labels: Vec<(String, String)>,
+    /// An annotation of the manifest; may be given again.
+    #[arg(long = "annotation", value_name = "KEY=VALUE", value_parser = pair)]
+    pub annotations: Vec<(String, String)>,
+}
+
+/// How to reach a registry. Logins are those of `docker login` or `podman login`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct RegistryArguments {
+    /// Use http instead of https.
+    #[arg(long)]
+    pub plain_http: bool,
+    /// Certificates to trust besides the system's (PEM); may be given again.
+    #[arg(long = "ca", value_name = "FILE")]
+    pub ca: Vec<PathBuf>,
+    /// Docker's `config.json` with the logins. Default: `$REGISTRY_AUTH_FILE`, `$DOCKER_CONFIG`,
+    /// `~/.docker`, podman's.
+    #[arg(long, value_name = "FILE")]
+    pub auth_file: Option<PathBuf>,
+}
+
+/// What is told, and how.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct OutputArguments {
+    /// Tell the result as JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Do not show progress.
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+impl OutputArguments {
+    /// Whether progress is to be shown, if there is a terminal.
+    pub fn progress(self) -> bool {
+        !self.quiet && !self.json
+    }
+}
+
+/// The command line of `push`.
+#[derive(Debug, Clone, Args)]
+pub struct PushArguments {
+    /// What the image is made of. In a pod nothing is said here.
+    #[command(flatten)]
+    pub input: InputArguments,
+    /// How.
+    #[command(flatten)]
+    pub image: ImageArguments,
+    /// How to get there.
+    #[command(flatten)]
+    pub registry: RegistryArguments,
+    /// Where the image goes: registry, repository, perhaps a tag.
+    #[arg(long, value_name = "REGISTRY/REPOSITORY[:TAG]")]
+    pub to: Option<String>,
+    /// A further tag; may be given again.
+    #[arg(long, value_name = "TAG")]
+    pub tag: Vec<String>,
+    /// An image pushed before, by its digest: layers that it has are not made again, and mounted
+    /// if it is in another repository. May be given again, the likeliest first.
+    #[arg(long, value_name = "[REGISTRY/REPOSITORY@]DIGEST")]
+    pub previous: Vec<String>,
+    /// How it is told.
+    #[command(flatten)]
+    pub output: OutputArguments,
+}
+
+impl PushArguments {
+    /// Whether a person says what is to be pushed; the operator says nothing on the command line.
+    pub fn is_of_person(&self) -> bool {
+        self.input.input.is_some() || self.to.is_some()
+    }
+}
+
+/// The command line of `plan`.
+#[derive(Debug, Clone, Args)]
+pub struct PlanArguments {
+    /// What the image is made of.
+    #[command(flatten)]
+    pub input: InputArguments,
+    /// How.
+    #[command(flatten)]
+    pub image: ImageArguments,
+    /// How to get to the previous image.
+    #[command(flatten)]
+    pub registry: RegistryArguments,
+    /// An image pushed before, by its digest: what would have to be pushed after it?
+    #[arg(long, value_name = "REGISTRY/REPOSITORY@DIGEST")]
+    pub previous: Option<String>,
+    /// Tell the plan as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The command line of `inspect`.
+#[derive(Debug, Clone, Args)]
+pub struct InspectArguments {
+    /// The image, by tag or digest.
+    #[arg(value_name = "REGISTRY/REPOSITORY(:TAG|@DIGEST)")]
+    pub reference: String,
+    /// How to get there.
+    #[command(flatten)]
+    pub registry: RegistryArguments,
+    /// Tell it as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The command line of `load`.
+#[derive(Debug, Clone, Args)]
+pub struct LoadArguments {
+    /// What the image is made of.
+    #[command(flatten)]
+    pub input: InputArguments,
+    /// How.
+    #[command(flatten)]
+    pub image: ImageArguments,
+    /// `docker-archive:FILE` (for `docker load` and `podman load`), `oci:DIR`, or `containerd`, which
+    /// runs `ctr`. A FILE of `-` is standard output.
+    #[arg(long, value_name = "WHERE")]
+    pub into: String,
+    /// The image's name there, as in `web:latest`.
+    #[arg(long, value_name = "NAME:TAG", default_value = "firn:latest")]
+    pub name: String,
+    /// How it is told.
+    #[command(flatten)]
+    pub output: OutputArguments,
+}
+
+/// How layers are compressed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum CompressionName {
+    /// Small and fast.
+    #[default]
+    Zstd,
+    /// For clients without zstd.
+    Gzip,
+    /// Plain tar.
+    None,
+}
+
+impl From<CompressionName> for Compression {
+    fn from(name: CompressionName) -> Self {
+        match name {
+            CompressionName::Zstd => Self::Zstd,
+            CompressionName::Gzip => Self::Gzip,
+            CompressionName::None => Self::None,
+        }
+    }
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text
+        .split_once('=')
+        .ok_or_else(|| "wanted KEY=VALUE".to_owned())?;
+    Ok((key.to_owned(), value.to_owned()))
+}

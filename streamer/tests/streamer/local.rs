@@ -1,0 +1,258 @@
+//! The program in the hands of a person: no cluster, no Nix, a closure's description and its files.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read as _;
+use std::process::{Command, Output};
+
+use firn_oci::Digest;
+use firn_oci::testing::FakeRegistry;
+use serde_json::{Value, json};
+
+use crate::made::{Package, noise, store_path};
+
+struct Laptop {
+    dir: tempfile::TempDir,
+    registry: FakeRegistry,
+    packages: Vec<Package>,
+}
+
+impl Laptop {
+    async fn new() -> Self {
+        let packages = (0..12)
+            .map(|index| Package {
+                path: store_path(index, 0),
+                contents: noise(index, 150_000),
+                references: (0..index).rev().take(1).map(|i| store_path(i, 0)).collect(),
+            })
+            .collect();
+        let laptop = Self {
+            dir: tempfile::tempdir().unwrap(),
+            registry: FakeRegistry::start().await.unwrap(),
+            packages,
+        };
+        laptop.write();
+        laptop
+    }
+
+    /// Store and closure as they are now.
+    fn write(&self) {
+        let store = self.dir.path().join("store");
+        let mut closure = BTreeMap::new();
+        for package in &self.packages {
+            package.write(&store, 0o644, 0o755, false);
+            let info = package.info();
+            closure.insert(
+                package.path.to_string(),
+                json!({
+                    "narHash": info.nar_hash.to_string(),
+                    "narSize": info.nar_size,
+                    "references": info.references,
+                }),
+            );
+        }
+        let json = serde_json::to_vec(&closure).unwrap();
+        fs::write(self.dir.path().join("closure.json"), json).unwrap();
+    }
+
+    fn change(&mut self) {
+        let last = self.packages.last_mut().unwrap();
+        last.path = store_path(11, 1);
+        last.contents.reverse();
+        self.write();
+    }
+
+    fn repository(&self, name: &str) -> String {
+        format!("{}/{name}", self.registry.host())
+    }
+
+    /// Runs the program; the input's options are added where a command takes them.
+    async fn run(&self, command: &str, rest: &[&str]) -> Output {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_firn-streamer"));
+        program
+            .arg(command)
+            .args(rest)
+            .env_clear()
+            .current_dir(&self.dir);
+        if command != "inspect" {
+            let out_path = self.packages.last().unwrap().path.to_string();
+            program
+                .arg(out_path)
+                .args(["--store", "store", "--closure", "closure.json"])
+                .args(["--platform", "linux/amd64", "--max-layers", "10"]);
+        }
+        if command != "load" {
+            program.arg("--plain-http");
+        }
+        tokio::task::spawn_blocking(move || program.output().unwrap())
+            .await
+            .unwrap()
+    }
+
+    async fn json(&self, command: &str, rest: &[&str]) -> Value {
+        let rest: Vec<&str> = rest.iter().copied().chain(["--json"]).collect();
+        let output = self.run(command, &rest).await;
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{words}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_second_push_sends_nothing_and_another_repository_mounts() {
+    let laptop = Laptop::new().await;
+    let to = laptop.repository("team/app:v1");
+    let first = laptop.json("push", &["--to", &to, "--tag", "latest"]).await;
+    assert_eq!(first["layersPushed"], first["layersTotal"]);
+    assert_eq!(first["bytesPushed"], first["sizeBytes"]);
+    let digest = first["digest"].as_str().unwrap();
+    for tag in ["v1", "latest"] {
+        let manifest = laptop.registry.manifest("team/app", tag).unwrap();
+        assert_eq!(Digest::of(&manifest).to_string(), digest, "{tag}");
+    }
+
+    let again = laptop
+        .json("push", &["--to", &to, "--previous", digest])
+        .await;
+    assert_eq!(
+        (&again["digest"], &again["bytesPushed"]),
+        (&first["digest"], &json!(0))
+    );
+
+    let previous = format!("{}@{digest}", laptop.repository("team/app"));
+    let elsewhere = laptop.repository("team/copy:v1");
+    let moved = laptop
+        .json("push", &["--to", &elsewhere, "--previous", &previous])
+        .await;
+    assert_eq!(moved["digest"], first["digest"]);
+    assert_eq!(moved["layersMounted"], first["layersTotal"]);
+    assert_eq!(moved["layersPushed"], 0);
+}
+
+#[tokio::test]
+async fn a_plan_tells_what_would_be_pushed_and_why() {
+    let mut laptop = Laptop::new().await;
+    let plan = laptop.json("plan", &[]).await;
+    let layers = plan["layers"].as_array().unwrap();
+    assert!(layers.len() > 1 && layers.len() <= 10, "{plan:#}");
+    assert!(layers.iter().all(|layer| layer.get("fate").is_none()));
+
+    let to = laptop.repository("team/app:v1");
+    let pushed = laptop.json("push", &["--to", &to]).await;
+    let previous = pushed["image"].as_str().unwrap().to_owned();
+    let unchanged = laptop.json("plan", &["--previous", &previous]).await;
+    assert_eq!(unchanged["pushBytes"], 0, "{unchanged:#}");
+
+    laptop.change();
+    let changed = laptop.json("plan", &["--previous", &previous]).await;
+    let to_push: Vec<&Value> = changed["layers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|layer| layer["fate"]["action"] == "push")
+        .collect();
+    assert_eq!(to_push.len(), 1, "{changed:#}");
+    let words = laptop.run("plan", &["--previous", &previous]).await;
+    let words = String::from_utf8(words.stdout).unwrap();
+    assert!(words.contains("the names are the same"), "{words}");
+}
+
+#[tokio::test]
+async fn inspect_tells_what_a_layer_is_known_by() {
+    let laptop = Laptop::new().await;
+    let to = laptop.repository("team/app:v1");
+    let pushed = laptop.json("push", &["--to", &to]).await;
+    let inspected = laptop.json("inspect", &[&to]).await;
+    assert_eq!(inspected["digest"], pushed["digest"]);
+    let image = &inspected["images"][0];
+    assert_eq!(image["platform"], "linux/amd64");
+    let layers = image["layers"].as_array().unwrap();
+    assert_eq!(json!(layers.len()), pushed["layersTotal"]);
+    for layer in layers {
+        assert_eq!(
+            layer["recipe"].as_str().map(str::len),
+            Some(64),
+            "{layer:#}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_archive_is_what_its_config_says() {
+    let laptop = Laptop::new().await;
+    for file in ["one.tar", "two.tar"] {
+        let into = format!("docker-archive:{file}");
+        laptop
+            .json("load", &["--into", &into, "--name", "web:v1"])
+            .await;
+    }
+    let archive = fs::read(laptop.dir.path().join("one.tar")).unwrap();
+    assert!(archive == fs::read(laptop.dir.path().join("two.tar")).unwrap());
+
+    let mut members = BTreeMap::new();
+    for entry in tar::Archive::new(archive.as_slice()).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let name = entry.path().unwrap().display().to_string();
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).unwrap();
+        members.insert(name, bytes);
+    }
+    let manifest: Value = serde_json::from_slice(&members["manifest.json"]).unwrap();
+    assert_eq!(manifest[0]["RepoTags"], json!(["web:v1"]));
+    let config = &members[manifest[0]["Config"].as_str().unwrap()];
+    let config: Value = serde_json::from_slice(config).unwrap();
+    let layers = manifest[0]["Layers"].as_array().unwrap();
+    let diff_ids: Vec<String> = layers
+        .iter()
+        .map(|name| Digest::of(&members[name.as_str().unwrap()]).to_string())
+        .collect();
+    assert_eq!(config["rootfs"]["diff_ids"], json!(diff_ids));
+}
+
+#[tokio::test]
+async fn a_layout_holds_the_image_that_a_push_would_make() {
+    let laptop = Laptop::new().await;
+    let loaded = laptop
+        .json("load", &["--into", "oci:layout", "--name", "web:v1"])
+        .await;
+    let to = laptop.repository("team/app:v1");
+    let pushed = laptop.json("push", &["--to", &to]).await;
+    // Recipe keys are for a registry; the blobs are the same.
+    let layout = firn_oci::Layout::open(&laptop.dir.path().join("layout")).unwrap();
+    let index = layout.index().unwrap();
+    assert_eq!(index.manifests[0].digest.to_string(), loaded["digest"]);
+    let manifest = layout.read(&index.manifests[0]).unwrap();
+    let here = firn_oci::Manifest::from_bytes(&manifest).unwrap();
+    let there = laptop.registry.manifest("team/app", "v1").unwrap();
+    let there = firn_oci::Manifest::from_bytes(&there).unwrap();
+    let digests = |manifest: &firn_oci::Manifest| -> Vec<Digest> {
+        manifest.layers.iter().map(|layer| layer.digest).collect()
+    };
+    assert_eq!(digests(&here), digests(&there));
+    assert_eq!(here.config.digest, there.config.digest);
+    assert_eq!(json!(here.layers.len()), pushed["layersTotal"]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_used_is_named() {
+    let laptop = Laptop::new().await;
+    let to = laptop.repository("team/app:v1");
+    let cases: [(&str, &[&str], &str); 5] = [
+        ("push", &["--to", "not a reference"], "--to"),
+        (
+            "push",
+            &["--to", &to, "--previous", "team/app:v1"],
+            "--previous",
+        ),
+        ("plan", &["--platform", "plan9"], "--platform"),
+        ("load", &["--into", "nowhere:x"], "--into nowhere:x"),
+        ("inspect", &["host.example/app"], "a tag or a digest"),
+    ];
+    for (command, rest, word) in cases {
+        let output = laptop.run(command, rest).await;
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{command}: {words}");
+        assert!(words.contains(word), "{command}: {words}");
+        assert!(output.stdout.is_empty());
+    }
+}
