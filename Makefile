@@ -3,13 +3,16 @@ SHELL := bash
 export CARGO_TARGET_DIR := $(shell e2e/cargo-target)
 firn = cargo build --package firn-e2e --bins && $(CARGO_TARGET_DIR)/debug
 
-.PHONY: demo test images cluster-up cluster-down
+.PHONY: demo test bench images cluster-up cluster-down
 
 demo: ## the main job, on a real cluster of its own
 	@$(firn)/firn-demo
 
 test: ## everything that CI runs
 	@$(firn)/firn-test
+
+bench: ## what pushing takes, beside what others take; writes docs/benchmarks.md (BENCH: more arguments)
+	@$(firn)/firn-bench run $(BENCH)
 
 images: ## Firn's own images as OCI layouts, pushed into the embedded cluster's registry
 	@$(firn)/firn-cluster up && $(CARGO_TARGET_DIR)/debug/firn-install --images-only

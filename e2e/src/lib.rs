@@ -1,5 +1,6 @@
 //! The embedded cluster, fixtures, and the end-to-end tests of Firn.
 
+pub mod bench;
 pub mod charts;
 pub mod cluster;
 pub mod debian;

@@ -15,11 +15,11 @@ use super::{Error, Lock};
 
 /// The .deb files of a lock.
 #[derive(Debug)]
-pub(super) struct Fetched {
+pub struct Fetched {
     /// The pins that were really used.
-    pub(super) lock: Lock,
+    pub lock: Lock,
     /// One file per package, in its order.
-    pub(super) debs: Vec<PathBuf>,
+    pub debs: Vec<PathBuf>,
 }
 
 /// Makes the cache directory and keeps other processes out of it while the result lives.
@@ -184,7 +184,7 @@ fn check(package: &Package, actual: String) -> Result<(), Error> {
 }
 
 fn sha256(path: &Path) -> io::Result<String> {
-    // The largest package has 10 MB.
+    // The largest package has 50 MB.
     Ok(hex(&Sha256::digest(fs::read(path)?)))
 }
 

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 pub use closure::{Closure, Found};
 pub use error::Error;
+pub use fetch::Fetched;
 pub use lock::Lock;
 pub use unpack::Owners;
 
@@ -62,6 +63,16 @@ pub fn tree(lock: &Lock, cache: &Path) -> Result<Tree, Error> {
         root,
         owners,
         lock: fetched.lock,
+    })
+}
+
+/// The .deb files of `lock`, downloaded into `cache` unless they are there already. As [`tree`] if
+/// the mirror lost a pinned version.
+pub fn packages(lock: &Lock, cache: &Path) -> Result<Fetched, Error> {
+    let cache = cache.join("debian");
+    let _guard = fetch::lock_directory(&cache)?;
+    fetch::fetch(lock, &cache, || {
+        apt::Apt::open(&cache, &lock.suite, &lock.arch)
     })
 }
 
