@@ -111,7 +111,13 @@ impl Bench<'_> {
     /// nix2container's image.
     pub fn prepare(&self) -> Result<()> {
         for closure in self.closures() {
-            let layers = plan::layers(&self.programs.firn, &closure.file, None)?;
+            let layers = plan::layers(
+                &self.programs.firn,
+                &closure.closure,
+                &closure.app,
+                &closure.file,
+                None,
+            )?;
             fs::write(self.layers(closure), serde_json::to_string(&layers)?)?;
             if self.programs.nix2container.is_some() {
                 self.nix2container_image(closure)?;

@@ -20,7 +20,7 @@ pub struct Closure {
 }
 
 /// What Nix registers of one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PathInfo {
     /// `sha256-…=`.

@@ -127,12 +127,20 @@ impl Programs {
     }
 
     fn firn_push(&self, push: &Push<'_>, reference: &str) -> Command {
+        let app = format!("/nix/store/{}", push.closure.app);
         let mut firn = Command::new(&self.firn);
-        firn.arg("push").arg("--closure").arg(&push.closure.file);
-        firn.arg("--store-dir").arg(push.store);
-        firn.args(["--to", &format!("http://{reference}")]);
+        firn.args(["push", &app, "--quiet", "--plain-http"]);
+        firn.arg("--closure").arg(&push.closure.file);
+        firn.arg("--store").arg(push.store);
+        // Named, so that nothing has to be looked at in the store.
+        firn.args([
+            "--entry-point",
+            &format!("{app}/bin/app"),
+            "--to",
+            reference,
+        ]);
         if let Some((repository, digest)) = push.previous {
-            let previous = format!("http://{}/{repository}@{digest}", push.registry);
+            let previous = format!("{}/{repository}@{digest}", push.registry);
             firn.args(["--previous", &previous]);
         }
         firn

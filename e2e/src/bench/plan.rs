@@ -1,6 +1,6 @@
 //! Firn's layers of a closure, asked of the program itself: `firn-streamer plan`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
@@ -21,15 +21,25 @@ struct Answer {
 
 #[derive(Deserialize)]
 struct Layer {
-    paths: Vec<String>,
+    contents: Vec<String>,
 }
 
 /// What Firn makes of the closure in `file`, by one of its strategies, or by its default.
 ///
 /// Errors: it refuses; with what it said.
-pub fn layers(firn: &Path, file: &Path, strategy: Option<&str>) -> Result<Layers> {
+pub fn layers(
+    firn: &Path,
+    closure: &Closure,
+    app: &str,
+    file: &Path,
+    strategy: Option<&str>,
+) -> Result<Layers> {
+    let app = format!("/nix/store/{app}");
     let mut command = Command::new(firn);
-    command.args(["plan", "--json", "--closure"]).arg(file);
+    command
+        .args(["plan", &app, "--json", "--closure"])
+        .arg(file);
+    command.args(["--entry-point", &format!("{app}/bin/app")]);
     if let Some(strategy) = strategy {
         command.args(["--strategy", strategy]);
     }
@@ -39,21 +49,33 @@ pub fn layers(firn: &Path, file: &Path, strategy: Option<&str>) -> Result<Layers
         "firn-streamer plan: {}",
         String::from_utf8_lossy(&output.stderr).trim()
     );
-    parse(&output.stdout)
+    parse(&output.stdout, closure)
 }
 
-fn parse(json: &[u8]) -> Result<Layers> {
+/// A plan tells paths by their names without the hash; no two here have the same.
+fn parse(json: &[u8], closure: &Closure) -> Result<Layers> {
     let answer: Answer = serde_json::from_slice(json).context("failed to read a plan")?;
-    let base = |path: String| match path.rsplit_once('/') {
-        Some((_, base)) => base.to_owned(),
-        None => path,
-    };
-    let sorted = |layer: Layer| {
-        let mut paths: Vec<String> = layer.paths.into_iter().map(base).collect();
+    let by_name: BTreeMap<&str, &String> = closure
+        .paths
+        .keys()
+        .filter_map(|base| Some((base.split_once('-')?.1, base)))
+        .collect();
+    ensure!(
+        by_name.len() == closure.paths.len(),
+        "two store paths have one name"
+    );
+    let mut layers = Layers::new();
+    for layer in answer.layers {
+        let paths = layer.contents.iter().map(|name| {
+            let base = by_name.get(name.as_str());
+            base.map(|base| (*base).clone())
+                .with_context(|| format!("{name} is not in the closure"))
+        });
+        let mut paths = paths.collect::<Result<Vec<String>>>()?;
         paths.sort();
-        paths
-    };
-    Ok(answer.layers.into_iter().map(sorted).collect())
+        layers.push(paths);
+    }
+    Ok(layers)
 }
 
 /// What is sent when each path of a closure changes in turn, by one strategy.
@@ -72,24 +94,28 @@ pub struct EachInTurn {
 }
 
 /// Plans the closure once more for each of its paths, as if that and all above it had changed.
-/// `scratch` is a file to write closures to.
+/// `app` is the path at the top, `scratch` a file to write closures to.
 pub fn each_in_turn(
     firn: &Path,
     closure: &Closure,
+    app: &str,
     sizes: &Sizes,
     strategy: Option<&str>,
     scratch: &Path,
 ) -> Result<EachInTurn> {
-    let plan = |closure: &Closure| {
+    let plan = |closure: &Closure, app: &str| {
         std::fs::write(scratch, closure.to_json()).context("failed to write a closure")?;
-        layers(firn, scratch, strategy)
+        layers(firn, closure, app, scratch, strategy)
     };
-    let before: BTreeSet<Vec<String>> = plan(closure)?.into_iter().collect();
+    let before: BTreeSet<Vec<String>> = plan(closure, app)?.into_iter().collect();
     let mut results = Vec::new();
     for path in closure.paths.keys() {
         let (changed, old_names) = closure.with_change(path);
         let old = |base: &String| old_names.get(base).unwrap_or(base).clone();
-        let new: Vec<String> = plan(&changed)?
+        // The one at the top is above every other.
+        let new_app = old_names.iter().find(|(_, old)| *old == app);
+        let new_app = new_app.map_or(app, |(new, _)| new);
+        let new: Vec<String> = plan(&changed, new_app)?
             .into_iter()
             .filter(|layer| !before.contains(layer))
             .flatten()
@@ -115,10 +141,16 @@ pub fn each_in_turn(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::closure::PathInfo;
 
     #[test]
-    fn a_plan_is_read_with_whole_paths_and_more_than_is_needed() {
-        let json = br#"{"layers": [{"paths": ["/nix/store/b-x", "/nix/store/a-y"], "why": "group"}], "version": 1}"#;
-        assert_eq!(parse(json).unwrap(), [["a-y", "b-x"]]);
+    fn a_plan_is_read_by_the_names_of_paths() {
+        let paths = ["a-zlib-1", "b-app"].map(|base| (base.to_owned(), PathInfo::default()));
+        let closure = Closure {
+            paths: paths.into(),
+        };
+        let json = br#"{"layers": [{"contents": ["zlib-1", "app"], "why": "group"}]}"#;
+        assert_eq!(parse(json, &closure).unwrap(), [["a-zlib-1", "b-app"]]);
+        assert!(parse(br#"{"layers": [{"contents": ["x"]}]}"#, &closure).is_err());
     }
 }

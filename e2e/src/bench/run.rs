@@ -257,13 +257,15 @@ pub fn inside(cache: &Path, found: &str) -> Result<ExitCode> {
 
 fn in_turn(bench: &Bench<'_>) -> Result<Vec<EachInTurn>> {
     let store = bench.store;
-    let base = &store.base.closure;
+    let (base, app) = (&store.base.closure, &store.base.app);
     step("each path changed in turn", || {
         let sizes = sizes(&store.directory, base.paths.keys())?;
         let scratch = bench.arena.file("changed.json");
         std::iter::once(None)
             .chain(STRATEGIES.map(Some))
-            .map(|strategy| each_in_turn(&bench.programs.firn, base, &sizes, strategy, &scratch))
+            .map(|strategy| {
+                each_in_turn(&bench.programs.firn, base, app, &sizes, strategy, &scratch)
+            })
             .collect()
     })
 }
