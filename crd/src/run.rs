@@ -67,6 +67,10 @@ pub struct Build {
     /// What is published now, if an equal derivation makes this build unnecessary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub published: Option<Published>,
+    /// Images whose layers need not be made again, as `registry/repository@digest`, the likeliest
+    /// first: from status, never by a tag. A builder uses those on the output's registry.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers_from: Vec<String>,
     /// Binary caches for Nix, in order of priority.
     pub substituters: Vec<String>,
     /// Keys whose signatures Nix accepts.

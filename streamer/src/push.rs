@@ -23,7 +23,7 @@ use std::sync::Arc;
 use firn_crd::exit::Reason;
 use firn_crd::report::{Outcome, Pushed, StageName};
 use firn_crd::run::{Build, Compression as Wanted, Timestamp as Created};
-use firn_oci::{Compression, Digest, Platform};
+use firn_oci::{Compression, Platform, Reference};
 use jiff::Timestamp;
 
 use crate::closure::Closure;
@@ -135,20 +135,21 @@ fn image(
     }))
 }
 
-/// The published image.
+/// The images that the operator names, as far as they are on this registry.
 fn previous(build: &Build, target: &Target) -> Result<Vec<Previous>> {
-    let digests = build.published.iter().map(|published| &published.digest);
-    digests
-        .map(|digest| {
-            let digest: Digest = digest.parse().map_err(|error: firn_oci::DigestError| {
-                Failure::new(Reason::InternalError, error.to_string())
-            })?;
-            Ok(Previous {
-                repository: target.repository.clone(),
-                digest,
-            })
-        })
-        .collect()
+    let mut found = Vec::new();
+    for text in &build.layers_from {
+        let reference: Reference = text.parse().map_err(|error| Failure::internal(&error))?;
+        let (true, Some(digest)) = (reference.host == *target.registry.host(), reference.digest)
+        else {
+            continue;
+        };
+        found.push(Previous {
+            repository: reference.repository,
+            digest,
+        });
+    }
+    Ok(found)
 }
 
 fn compression(wanted: Wanted) -> Compression {

@@ -187,6 +187,7 @@ fn work(build: &NixImageBuild, image: Option<&NixImage>) -> Result<run::Build, F
             compression: output.layers.compression,
         },
         published: published(build, image),
+        layers_from: layers_from(image),
         substituters: spec.build.substituters.clone(),
         trusted_public_keys: spec.build.trusted_public_keys.clone(),
         timeout_seconds: spec.build.timeout.as_secs(),
@@ -212,6 +213,16 @@ fn published(build: &NixImageBuild, image: Option<&NixImage>) -> Option<run::Pub
         digest: published.digest.clone()?,
         drv_path: published.platforms.first()?.drv_path.clone()?,
     })
+}
+
+/// What is published, whatever the options and wherever it is: layers are known by what they are
+/// made of. That a person asked, or that the repository changed, makes no other bytes.
+fn layers_from(image: Option<&NixImage>) -> Vec<String> {
+    let status = image.and_then(|image| image.status.as_ref());
+    status
+        .and_then(|status| status.latest_image.clone())
+        .into_iter()
+        .collect()
 }
 
 fn volumes(build: &NixImageBuild, site: &Site) -> Volumes {

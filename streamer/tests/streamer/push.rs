@@ -127,6 +127,11 @@ impl Pod {
                 compression: Compression::Zstd,
             },
             published: self.published.clone(),
+            layers_from: self
+                .published
+                .iter()
+                .map(|p| format!("{}/{REPOSITORY}@{}", self.registry.host(), p.digest))
+                .collect(),
             substituters: Vec::new(),
             trusted_public_keys: Vec::new(),
             timeout_seconds: 60,

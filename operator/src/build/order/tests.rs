@@ -99,6 +99,16 @@ fn the_published_derivation_is_told_if_equal_options_gave_it() {
 }
 
 #[test]
+fn layers_are_taken_over_whatever_asked_for_the_build() {
+    let image = published_image();
+    let mut asked = hashed("other");
+    asked.spec.reasons = vec![BuildReason::Manual];
+    asked.spec.output.repository = "registry.example/we".into();
+    let work = work(ordered(&asked, Some(&image)).1);
+    assert_eq!(work.layers_from, ["registry.example/web@sha256:aa"]);
+}
+
+#[test]
 fn moving_tags_takes_one_container_and_the_published_digest() {
     let mut build = build();
     build.spec.reasons = vec![BuildReason::Retag];
