@@ -1,30 +1,57 @@
-//! Which store path goes into which layer. Pure: a function of the closure and the budget alone,
-//! without history, so that two pods on two machines plan the same layers.
-//!
-//! Whatever alters what a path depends on alters the path itself. So a path's place may depend on
-//! what lies *below* it in the graph and never moves while it stays the same. Popularity looks
-//! upwards, and moves everything when a user comes or goes.
+//! Which store path goes into which layer. Pure: a function of the closure, the budget and the
+//! strategy, without history, so that two pods on two machines plan the same layers.
 //!
 //! ```text
-//! large (own size alone) ──► a layer of its own
-//! the rest ──► sorted by  cohort │ four MinHashes of its dependencies │ its name │ its hash
-//!              a binary trie over those bits; what fits the capacity is a leaf, what does not
-//!              splits; leaves beyond the budget merge with their neighbours
+//! closure ─► Layout ─┬─ ignored: in no layer
+//!                    ├─ declared by the user: these layers first, in their order
+//!                    └─ the rest ─► Strategy ─┬─ Stable      (`stable`)      the default
+//!                       with what is left     ├─ Popularity  (`popularity`)  as nix2container
+//!                       of the budget         └─ BySize      (`by_size`)     as nixpkgs
 //! ```
 //!
-//! * *cohort*: ⌊log2⌋ of the number of dependencies. Applications come into the highest.
-//! * *`MinHash`*: equal for paths with nearly the same dependencies, which change together.
-//! * Names count without version and hash, so that a new version takes the old one's place.
+//! What a layer is made of is no business of this module, nor what the registry has already.
 
+mod by_size;
 mod key;
+mod layout;
+mod popularity;
+mod stable;
 mod trie;
+mod why;
+
+use serde::{Deserialize, Serialize};
+
+pub use layout::{InvalidLayout, Layout};
+pub use why::Why;
 
 use crate::closure::{Closure, Graph};
 use crate::store_path::StorePath;
-use key::{Key, jitter, keys};
 
-/// Smaller groups are not split, whatever the budget: a layer costs requests and a mount.
-const CAPACITY_MIN: u64 = 64 * 1024;
+/// How paths are put together. All of them are deterministic and give at most as many layers as
+/// they are allowed. `docs/layering.md` compares them.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Default,
+    Serialize,
+    Deserialize,
+    strum::EnumString,
+    strum::Display,
+)]
+pub enum Strategy {
+    /// Firn's: a path's place depends on what lies below it, so that a change stays where it is.
+    #[default]
+    Stable,
+    /// nix2container's: the paths that are reached most often have a layer each, the last layer
+    /// takes all others.
+    Popularity,
+    /// That of nixpkgs: the largest paths, each with what only it uses; then what several of them
+    /// use, by who does.
+    BySize,
+}
 
 /// One layer to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,109 +64,80 @@ pub struct PlannedLayer {
     pub why: Why,
 }
 
-/// Why a layer holds what it holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
-    /// One path, large enough by itself.
-    Large,
-    /// Paths that change together, or nearly.
-    Group,
+/// Plans at most `budget` layers, those that others build upon first. Every path of the closure is
+/// in exactly one. A budget of 0 counts as 1.
+pub fn plan(closure: &Closure, budget: u32, strategy: Strategy) -> Vec<PlannedLayer> {
+    Nodes::of(closure, |_| true).plan(budget, strategy)
 }
 
-/// Plans at most `budget` layers, those that change least first. Every path of the closure is in
-/// exactly one. A budget of 0 counts as 1.
-pub fn plan(closure: &Closure, budget: u32) -> Vec<PlannedLayer> {
-    // `Closure::new` lets no cycle pass, so there always is an order.
-    let graph = closure.graph().unwrap_or(Graph {
-        references: Vec::new(),
-        order: Vec::new(),
-    });
-    let keys = keys(closure, &graph);
-    let mut items: Vec<Item<'_>> = closure
-        .paths()
-        .iter()
-        .zip(keys)
-        .map(|((path, info), key)| Item {
-            path,
-            size: info.nar_size,
-            key,
-        })
-        .collect();
-    items.sort_unstable_by(|a, b| a.key.cmp(&b.key).then_with(|| a.path.cmp(b.path)));
-
-    let budget = usize::try_from(budget.max(1)).unwrap_or(usize::MAX);
-    let capacity = capacity(&items, budget);
-    let (large, small) = split_off_large(items, capacity, budget);
-    let groups = trie::group(small, capacity, budget - large.len().min(budget - 1));
-    let mut layers: Vec<Vec<Item<'_>>> = large.into_iter().map(|item| vec![item]).collect();
-    layers.extend(groups);
-    layers.sort_by_key(|items| {
-        let cohort = items.iter().map(|item| item.key.cohort()).max();
-        (cohort, items.first().map(|item| item.key))
-    });
-    layers.iter().map(|items| PlannedLayer::of(items)).collect()
+/// A closure by positions: all of its graph, and which of its paths are to be placed.
+struct Nodes<'a> {
+    /// Sorted.
+    paths: Vec<&'a StorePath>,
+    /// NAR sizes in bytes.
+    sizes: Vec<u64>,
+    graph: Graph,
+    /// Whether a path is to be placed. The others still count as what is depended upon.
+    wanted: Vec<bool>,
 }
 
-/// A path with all that decides where it goes.
-#[derive(Debug, Clone, Copy)]
-struct Item<'a> {
-    path: &'a StorePath,
-    size: u64,
-    key: Key,
-}
+/// The positions of one layer's paths, and why they are together.
+type Group = (Vec<usize>, Why);
 
-impl PlannedLayer {
-    fn of(items: &[Item<'_>]) -> Self {
-        let mut paths: Vec<StorePath> = items.iter().map(|item| item.path.clone()).collect();
-        paths.sort_unstable();
+impl<'a> Nodes<'a> {
+    fn of(closure: &'a Closure, wanted: impl Fn(&StorePath) -> bool) -> Self {
         Self {
-            why: if paths.len() == 1 {
-                Why::Large
-            } else {
-                Why::Group
-            },
-            nar_size: total(items),
-            paths,
+            paths: closure.paths().keys().collect(),
+            sizes: closure.paths().values().map(|info| info.nar_size).collect(),
+            // `Closure::new` lets no cycle pass, so there always is an order.
+            graph: closure.graph().unwrap_or(Graph {
+                references: Vec::new(),
+                order: Vec::new(),
+            }),
+            wanted: closure.paths().keys().map(wanted).collect(),
         }
     }
-}
 
-fn total(items: &[Item<'_>]) -> u64 {
-    items
-        .iter()
-        .fold(0, |sum, item| sum.saturating_add(item.size))
-}
-
-/// Most bytes of a group: 2.5 times the size of a layer if all were equal. A trie's leaves are
-/// two thirds full on average, and a path of half the capacity has a layer to itself; together
-/// that uses about 0.6 to 0.9 of the budget. With 60 layers it is 4.2 % of the image.
-fn capacity(items: &[Item<'_>], budget: usize) -> u64 {
-    let budget = u128::try_from(budget).unwrap_or(1);
-    let capacity = u128::from(total(items)) * 5 / (2 * budget);
-    u64::try_from(capacity)
-        .unwrap_or(u64::MAX)
-        .max(CAPACITY_MIN)
-}
-
-/// Paths of at least half a capacity, at most one less than the budget unless nothing else is left.
-/// The limit differs by path within ±8 %, so that a growing closure does not tip many at once.
-fn split_off_large(
-    items: Vec<Item<'_>>,
-    capacity: u64,
-    budget: usize,
-) -> (Vec<Item<'_>>, Vec<Item<'_>>) {
-    let (mut large, mut small): (Vec<_>, Vec<_>) = items
-        .into_iter()
-        .partition(|item| item.size >= jitter(capacity / 2, item.key.own()));
-    let room = if small.is_empty() { budget } else { budget - 1 };
-    if large.len() > room {
-        // Cannot happen above a budget of one (the sizes would add up to more than the whole),
-        // but a bound that is promised is kept whatever the arithmetic.
-        large.sort_by_key(|item| (std::cmp::Reverse(item.size), item.key));
-        small.extend(large.split_off(budget - 1));
-        small.sort_unstable_by(|a, b| a.key.cmp(&b.key).then_with(|| a.path.cmp(b.path)));
+    fn plan(&self, budget: u32, strategy: Strategy) -> Vec<PlannedLayer> {
+        let budget = usize::try_from(budget.max(1)).unwrap_or(usize::MAX);
+        let groups = match strategy {
+            Strategy::Stable => stable::split(self, budget),
+            Strategy::Popularity => popularity::split(self, budget),
+            Strategy::BySize => by_size::split(self, budget),
+        };
+        groups
+            .into_iter()
+            .map(|(members, why)| self.layer(members, why))
+            .collect()
     }
-    (large, small)
+
+    fn layer(&self, mut members: Vec<usize>, why: Why) -> PlannedLayer {
+        members.sort_unstable();
+        let paths = members.iter().filter_map(|i| self.paths.get(*i).copied());
+        PlannedLayer {
+            paths: paths.cloned().collect(),
+            nar_size: self.total(&members),
+            why,
+        }
+    }
+
+    fn size(&self, node: usize) -> u64 {
+        self.sizes.get(node).copied().unwrap_or_default()
+    }
+
+    fn total(&self, members: &[usize]) -> u64 {
+        members
+            .iter()
+            .fold(0, |sum, node| sum.saturating_add(self.size(*node)))
+    }
+
+    fn is_wanted(&self, node: usize) -> bool {
+        self.wanted.get(node) == Some(&true)
+    }
+
+    fn references(&self, node: usize) -> &[usize] {
+        self.graph.references.get(node).map_or(&[], Vec::as_slice)
+    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::{Config, Contents, Image, Layer, Paths, Profile};
 use crate::closure::Closure;
-use crate::layering::{self, PlannedLayer, Why};
+use crate::layering::{self, PlannedLayer, Strategy};
 use crate::store_path::StorePath;
 
 /// Characters of a layer's comment, which names its packages.
@@ -53,7 +53,7 @@ pub fn image(package: &Package<'_>) -> Image {
     let mut fields = Config::firn(package.platform.clone());
     fields.created = Some(package.created);
     fields.config = config;
-    let layers = layering::plan(package.closure, package.max_layers);
+    let layers = layering::plan(package.closure, package.max_layers, Strategy::default());
     Image {
         platform: package.platform.clone(),
         layers: layers
@@ -73,11 +73,7 @@ fn layer(planned: PlannedLayer, created: Timestamp) -> Layer {
         ..History::default()
     };
     Layer {
-        why: match planned.why {
-            Why::Large => "one large path",
-            Why::Group => "paths that change together",
-        }
-        .to_owned(),
+        why: planned.why.to_string(),
         contents: Contents::Paths(Paths {
             profile: Profile::Nar1,
             paths: planned.paths,

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::closure::{Closure, Graph};
+use super::Nodes;
+use crate::closure::Graph;
 use crate::store_path::StorePath;
 
 /// Words of a key: cohort, four `MinHash`es, name, hash.
 const WORDS: usize = 7;
 
 /// A path's place. Compared word by word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key([u64; WORDS]);
 
 impl Key {
@@ -19,12 +20,6 @@ impl Key {
     pub(super) fn cohort(&self) -> u64 {
         let [cohort, ..] = self.0;
         cohort
-    }
-
-    /// Bits that are this path's alone as long as its name is.
-    pub(super) fn own(&self) -> u64 {
-        let [.., name, _] = self.0;
-        name
     }
 
     /// The first bit that differs from `other`, counted from the most significant.
@@ -42,35 +37,12 @@ impl Key {
             .get(word)
             .is_some_and(|word| word << (bit % 64) >> 63 == 1)
     }
-
-    /// A number that stands for the first `bits` bits.
-    pub(super) fn prefix(&self, bits: u32) -> u64 {
-        let mut hasher = Sha256::new();
-        hasher.update(bits.to_le_bytes());
-        let mut left = bits;
-        for word in self.0 {
-            let taken = left.min(64);
-            let kept = word.checked_shr(64 - taken).unwrap_or(0);
-            hasher.update(kept.to_le_bytes());
-            left -= taken;
-        }
-        words(&hasher.finalize().into())[0]
-    }
 }
 
-/// `value` times something between 0.918 and 1.09 that depends on `seed` alone.
-pub(super) fn jitter(value: u64, seed: u64) -> u64 {
-    let scaled = u128::from(value) * (235 + u128::from(seed % 45)) / 256;
-    u64::try_from(scaled).unwrap_or(u64::MAX)
-}
-
-/// The key of every path, in the order of [`Closure::paths`].
-pub(super) fn keys(closure: &Closure, graph: &Graph) -> Vec<Key> {
-    let names: Vec<String> = closure
-        .paths()
-        .keys()
-        .map(|p| stable_name(p.name()))
-        .collect();
+/// The key of every path.
+pub(super) fn keys(nodes: &Nodes<'_>) -> Vec<Key> {
+    let graph = &nodes.graph;
+    let names: Vec<String> = nodes.paths.iter().map(|p| stable_name(p.name())).collect();
     let hashes: Vec<[u64; 4]> = names.iter().map(|name| hash("name", name)).collect();
     let mut smallest = hashes.clone();
     for path in &graph.order {
@@ -86,9 +58,9 @@ pub(super) fn keys(closure: &Closure, graph: &Graph) -> Vec<Key> {
         }
     }
     let counts = dependencies(&names, graph);
-    closure
-        .paths()
-        .keys()
+    nodes
+        .paths
+        .iter()
         .zip(smallest)
         .zip(hashes.iter().zip(counts))
         .map(|((path, [a, b, c, d]), (name, count))| {
@@ -188,8 +160,6 @@ mod tests {
         let b = Key([0, 3, 0, 0, 0, 0, 0]);
         assert_eq!(a.first_difference(&b), Some(126));
         assert_eq!((a.bit(126), b.bit(126), a.bit(127)), (false, true, true));
-        assert_eq!(a.prefix(126), b.prefix(126));
-        assert_ne!(a.prefix(127), b.prefix(127));
         assert_eq!(a.first_difference(&a), None);
     }
 }

@@ -1,141 +1,89 @@
 //! Groups of paths: the leaves of a binary trie over their keys. Pure.
 //!
-//! A group's place in the trie is a prefix of bits, which no other path can change; that is why a
-//! change stays in one leaf, or moves a border between two.
+//! A group's place in the trie is a prefix of bits, which no other path can change. What is split
+//! is decided by *cost*, the number of paths times their bytes: what is sent, over all paths, if
+//! each of them changes once. It is never more for a part than for the whole, so the groups that
+//! are split are the costliest ones, and a change of one path can only move the border between
+//! those that just are and those that just are not.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::ops::Range;
 
-use super::key::jitter;
-use super::{Item, total};
+use super::stable::Item;
 
-/// Groups of at most `capacity` bytes (±8 %) or one path, and at most `budget` of them: where the
-/// budget demands it, neighbours merge, those first that are smallest together. `items` are sorted
-/// by key; a budget of 0 counts as 1.
-pub(super) fn group(items: Vec<Item<'_>>, capacity: u64, budget: usize) -> Vec<Vec<Item<'_>>> {
+/// Groups of at most so many bytes are not split, whatever the budget: a layer costs requests and
+/// a mount. Compressed it is sent in about a round trip.
+pub(super) const FLOOR: u64 = 256 * 1024;
+
+/// At most `budget` groups of `items`. A budget of 0 counts as 1.
+pub(super) fn group(mut items: Vec<Item>, budget: usize) -> Vec<Vec<Item>> {
     if items.is_empty() {
         return Vec::new();
     }
-    let mut trie = Trie {
-        nodes: Vec::new(),
-        capacity,
-    };
-    trie.insert(items, None);
-    trie.merge(budget.max(1));
-    trie.nodes
-        .into_iter()
-        .filter_map(|node| match node.kind {
-            Kind::Leaf(items) => Some(items),
-            Kind::Inner(..) | Kind::Merged => None,
-        })
-        .collect()
-}
-
-struct Trie<'a> {
-    nodes: Vec<Node<'a>>,
-    capacity: u64,
-}
-
-struct Node<'a> {
-    parent: Option<usize>,
-    size: u64,
-    /// Stands for the node's prefix.
-    seed: u64,
-    kind: Kind<'a>,
-}
-
-enum Kind<'a> {
-    Leaf(Vec<Item<'a>>),
-    Inner(usize, usize),
-    /// Its items went to its parent.
-    Merged,
-}
-
-impl<'a> Trie<'a> {
-    /// At most as deep as a key has bits: each level splits at a later bit.
-    fn insert(&mut self, mut items: Vec<Item<'a>>, parent: Option<usize>) -> usize {
-        let size = total(&items);
-        let split = match (items.first(), items.last()) {
-            (Some(first), Some(last)) => first
-                .key
-                .first_difference(&last.key)
-                .map(|bit| (bit, first.key.prefix(bit))),
-            _ => None,
-        };
-        let index = self.nodes.len();
-        let seed = split.map_or(0, |(_, prefix)| prefix);
-        self.nodes.push(Node {
-            parent,
-            size,
-            seed,
-            kind: Kind::Merged,
-        });
-        let kind = match split {
-            Some((bit, _)) if size > jitter(self.capacity, seed) => {
-                let ones = items.partition_point(|item| !item.key.bit(bit));
-                let high = items.split_off(ones);
-                let low = self.insert(items, Some(index));
-                Kind::Inner(low, self.insert(high, Some(index)))
+    items.sort_unstable_by_key(|item| (item.key, item.node));
+    let trie = Trie { items: &items };
+    let mut open = BinaryHeap::from([trie.place(0..items.len())]);
+    let mut leaves = Vec::new();
+    while let Some((cost, key, start, end)) = open.pop() {
+        match trie.halves(start..end) {
+            Some((low, high)) if leaves.len() + open.len() + 2 <= budget => {
+                open.push(trie.place(low));
+                open.push(trie.place(high));
             }
-            _ => Kind::Leaf(items),
-        };
-        if let Some(node) = self.nodes.get_mut(index) {
-            node.kind = kind;
-        }
-        index
-    }
-
-    /// Sizes count by their order of magnitude, then the prefix decides: a few bytes more or less
-    /// do not change who merges.
-    fn merge(&mut self, budget: usize) {
-        let leaf = |node: &Node<'_>| matches!(node.kind, Kind::Leaf(_));
-        let mut leaves = self.nodes.iter().filter(|node| leaf(node)).count();
-        let mut heap: BinaryHeap<Reverse<(u32, u64, usize)>> = (0..self.nodes.len())
-            .filter_map(|index| self.candidate(index))
-            .collect();
-        while leaves > budget {
-            let Some(Reverse((_, _, index))) = heap.pop() else {
-                return;
-            };
-            let Some((low, high)) = self.two_leaves(index) else {
-                continue;
-            };
-            let mut items = self.take(low);
-            items.append(&mut self.take(high));
-            leaves -= 1;
-            let parent = self.nodes.get_mut(index).and_then(|node| {
-                node.kind = Kind::Leaf(items);
-                node.parent
-            });
-            heap.extend(parent.and_then(|parent| self.candidate(parent)));
+            _ => leaves.push((cost, key, start, end)),
         }
     }
+    let mut ranges: Vec<(usize, usize)> = leaves
+        .into_iter()
+        .map(|(_, _, start, end)| (start, end))
+        .collect();
+    ranges.sort_unstable();
+    let leaf = |(start, end): (usize, usize)| items.get(start..end).unwrap_or_default().to_vec();
+    ranges.into_iter().map(leaf).collect()
+}
 
-    fn candidate(&self, index: usize) -> Option<Reverse<(u32, u64, usize)>> {
-        self.two_leaves(index)?;
-        let node = self.nodes.get(index)?;
-        Some(Reverse((node.size.max(1).ilog2(), node.seed, index)))
+/// A part of the trie by what decides whether it is split: the costliest first, then the one with
+/// the smallest key.
+type Place = (u128, Reverse<super::key::Key>, usize, usize);
+
+struct Trie<'i> {
+    /// Sorted by key.
+    items: &'i [Item],
+}
+
+impl Trie<'_> {
+    fn of(&self, range: &Range<usize>) -> &[Item] {
+        self.items.get(range.clone()).unwrap_or_default()
     }
 
-    /// The node's children, if both are leaves.
-    fn two_leaves(&self, index: usize) -> Option<(usize, usize)> {
-        let Kind::Inner(low, high) = self.nodes.get(index)?.kind else {
+    fn size(&self, range: &Range<usize>) -> u128 {
+        self.of(range)
+            .iter()
+            .map(|item| u128::from(item.size))
+            .sum()
+    }
+
+    fn place(&self, range: Range<usize>) -> Place {
+        let cost = self.size(&range).saturating_mul(range.len() as u128);
+        let key = self.of(&range).first().map(|item| item.key);
+        (
+            cost,
+            Reverse(key.unwrap_or_default()),
+            range.start,
+            range.end,
+        )
+    }
+
+    /// The two parts, divided at the first bit in which keys differ. None if there is no such bit,
+    /// or too little to divide.
+    fn halves(&self, range: Range<usize>) -> Option<(Range<usize>, Range<usize>)> {
+        if self.size(&range) <= u128::from(FLOOR) {
             return None;
-        };
-        let leaf = |child: usize| {
-            let node = self.nodes.get(child);
-            node.is_some_and(|node| matches!(node.kind, Kind::Leaf(_)))
-        };
-        (leaf(low) && leaf(high)).then_some((low, high))
-    }
-
-    fn take(&mut self, index: usize) -> Vec<Item<'a>> {
-        match self.nodes.get_mut(index) {
-            Some(node) => match std::mem::replace(&mut node.kind, Kind::Merged) {
-                Kind::Leaf(items) => items,
-                Kind::Inner(..) | Kind::Merged => Vec::new(),
-            },
-            None => Vec::new(),
         }
+        let items = self.of(&range);
+        let bit = items.first()?.key.first_difference(&items.last()?.key)?;
+        let middle = range.start + items.partition_point(|item| !item.key.bit(bit));
+        Some((range.start..middle, middle..range.end))
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::made::{Package, layer, noise, store_path};
 use firn_oci::{Compression, Digest};
 use firn_streamer::closure::Closure;
-use firn_streamer::layering::plan;
+use firn_streamer::layering::{Strategy, plan};
 
 fn packages() -> Vec<Package> {
     (0..20)
@@ -28,7 +28,7 @@ fn digests(
         .iter()
         .map(|package| (package.path.clone(), package.info()));
     let closure = Closure::new(infos.collect()).unwrap();
-    plan(&closure, 10)
+    plan(&closure, 10, Strategy::Stable)
         .iter()
         .map(|planned| {
             layer(store, &closure, &planned.paths, compression, threads)

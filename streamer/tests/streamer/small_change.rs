@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use crate::made::{Package, layer, noise, store_path};
 use firn_oci::{Compression, Digest};
 use firn_streamer::closure::{Closure, PathInfo};
-use firn_streamer::layering::plan;
+use firn_streamer::layering::{Strategy, plan};
 use firn_streamer::store_path::StorePath;
 
 const PATHS: usize = 200;
@@ -54,7 +54,7 @@ impl Made {
             (package.path.clone(), info)
         });
         let closure = Closure::new(infos.collect()).unwrap();
-        let planned = plan(&closure, LAYERS);
+        let planned = plan(&closure, LAYERS, Strategy::Stable);
         assert!(planned.len() <= LAYERS as usize, "{} layers", planned.len());
         let made = planned.into_iter().map(|planned| {
             let dir = self.dir.path();
