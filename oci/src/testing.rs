@@ -14,9 +14,15 @@ use crate::registry::{Limits, Registry, RegistrySettings, SettingsError};
 use crate::{Digest, RegistryHost};
 
 mod access;
+mod habits;
 mod protocol;
+mod referrers;
+mod uploads;
+mod wire;
 
 pub use access::Access;
+pub use habits::{Habits, Uploads};
+use uploads::Session;
 
 /// A registry on a port of this machine. Ends when it is dropped.
 #[derive(Debug)]
@@ -32,14 +38,17 @@ type Shared = Arc<Mutex<State>>;
 struct State {
     host: String,
     access: Access,
+    habits: Habits,
     seen: Vec<Seen>,
     faults: VecDeque<Fault>,
     /// By repository and digest.
     blobs: BTreeMap<(String, Digest), Bytes>,
     /// By repository and tag or digest: media type and bytes.
     manifests: BTreeMap<(String, String), (String, Bytes)>,
-    /// By number: what was sent so far. `None`: a body was sent and may not be sent again.
-    uploads: BTreeMap<u64, Option<Bytes>>,
+    /// By number.
+    uploads: BTreeMap<u64, Session>,
+    /// Tags that somebody wanted to point to something that is not all there.
+    dangling: Vec<String>,
     next: u64,
     /// Tokens that were issued and still hold, with their scopes.
     tokens: BTreeMap<String, Vec<String>>,
@@ -88,6 +97,24 @@ pub enum Answer {
     Silence,
     /// The body of the request is not read, nor is it answered.
     Deafness,
+    /// After so many bytes of the request's body; it is not carried out.
+    Before(usize, Harm),
+    /// It is carried out, and so many bytes of its answer (with its head) get through.
+    After(usize, Harm),
+}
+
+/// How a request is spoiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Harm {
+    /// The connection is reset.
+    Reset,
+    /// Nothing comes any more.
+    Hang,
+    /// This status instead of the answer, with what belongs to it (a challenge, a pause of no
+    /// time). An answer of which some bytes get through is cut off in its body.
+    Status(u16),
+    /// The connection ends as if all had been said.
+    Close,
 }
 
 impl FakeRegistry {
@@ -101,12 +128,13 @@ impl FakeRegistry {
         let host = address.parse().map_err(io::Error::other)?;
         let shared = Shared::default();
         lock(&shared).host = address;
-        let router = axum::Router::new()
+        let service = axum::Router::new()
             .fallback(protocol::answer)
-            .with_state(Arc::clone(&shared));
+            .with_state(Arc::clone(&shared))
+            .into_make_service_with_connect_info::<wire::Wire>();
         let server = tokio::spawn(async move {
             // Ends with the task.
-            let _ = axum::serve(listener, router).await;
+            let _ = axum::serve(wire::Ports(listener), service).await;
         });
         Ok(Self {
             host,
@@ -143,6 +171,11 @@ impl FakeRegistry {
     /// Who may do what from now on.
     pub fn set_access(&self, access: Access) {
         self.lock().access = access;
+    }
+
+    /// What kind of registry it is from now on.
+    pub fn set_habits(&self, habits: Habits) {
+        self.lock().habits = habits;
     }
 
     /// Tokens that were issued hold no more.
@@ -197,6 +230,33 @@ impl FakeRegistry {
             .blobs
             .insert((repository.to_owned(), digest), bytes);
         digest
+    }
+
+    /// Removes a blob, as a garbage collection does.
+    pub fn remove_blob(&self, repository: &str, digest: &Digest) {
+        self.lock().blobs.remove(&(repository.to_owned(), *digest));
+    }
+
+    /// Stores a manifest under a tag and its digest, whatever it points to.
+    pub fn put_manifest(&self, repository: &str, tag: &str, media_type: &str, bytes: &[u8]) {
+        let mut state = self.lock();
+        for name in [tag.to_owned(), Digest::of(bytes).to_string()] {
+            let stored = (media_type.to_owned(), Bytes::copy_from_slice(bytes));
+            state.manifests.insert((repository.to_owned(), name), stored);
+        }
+    }
+
+    /// Tags that somebody wanted to point to something that was not all there. It was refused.
+    pub fn dangling(&self) -> Vec<String> {
+        self.lock().dangling.clone()
+    }
+
+    /// Whether all that any tag leads to is there.
+    pub fn is_whole(&self) -> bool {
+        let state = self.lock();
+        state.manifests.iter().all(|((repository, _), (_, bytes))| {
+            protocol::missing(&state, repository, bytes).is_none()
+        })
     }
 
     /// A manifest as it is stored, by tag or digest.

@@ -36,30 +36,19 @@ pub enum Access {
 /// The refusal, if the request may not be carried out.
 pub(super) fn refusal(state: &State, request: &Request<Body>) -> Option<Response<Body>> {
     let sent = header(request, "authorization");
-    let (fits, challenge) = match &state.access {
+    let fits = match &state.access {
         Access::Open => return None,
-        Access::Basic { username, password } => (
-            sent == basic(username, password),
-            "Basic realm=\"fake\"".to_owned(),
-        ),
+        Access::Basic { username, password } => sent == basic(username, password),
         Access::Bearer { .. } => {
             let scopes = sent
                 .strip_prefix("Bearer ")
                 .and_then(|token| state.tokens.get(token));
             let needed = needed_scope(request.method(), request.uri());
-            let fits = scopes.is_some_and(|scopes| {
+            scopes.is_some_and(|scopes| {
                 needed
                     .as_ref()
                     .is_none_or(|(repository, action)| grants(scopes, repository, action))
-            });
-            let scope = needed.map_or_else(String::new, |(repository, action)| {
-                format!(",scope=\"repository:{repository}:{action}\"")
-            });
-            let realm = format!("http://{}/token", state.host);
-            (
-                fits,
-                format!("Bearer realm=\"{realm}\",service=\"fake\"{scope}"),
-            )
+            })
         }
     };
     if fits {
@@ -67,11 +56,32 @@ pub(super) fn refusal(state: &State, request: &Request<Body>) -> Option<Response
     }
     Response::builder()
         .status(401)
-        .header("www-authenticate", challenge)
+        .header(
+            "www-authenticate",
+            challenge(state, request.method(), request.uri())?,
+        )
         .body(Body::from(
             r#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}"#,
         ))
         .ok()
+}
+
+/// What a 401 says. `None`: nobody has to log in.
+pub(super) fn challenge(state: &State, method: &Method, uri: &Uri) -> Option<String> {
+    match &state.access {
+        Access::Open => None,
+        Access::Basic { .. } => Some("Basic realm=\"fake\"".to_owned()),
+        Access::Bearer { .. } => {
+            let scope =
+                needed_scope(method, uri).map_or_else(String::new, |(repository, action)| {
+                    format!(",scope=\"repository:{repository}:{action}\"")
+                });
+            let host = &state.host;
+            Some(format!(
+                "Bearer realm=\"http://{host}/token\",service=\"fake\"{scope}"
+            ))
+        }
+    }
 }
 
 /// Whether the token of a request may read another repository, as a mount needs it.
@@ -154,7 +164,7 @@ fn grants(scopes: &[String], repository: &str, action: &str) -> bool {
 /// Repository and action. `None`: the API itself.
 fn needed_scope(method: &Method, uri: &Uri) -> Option<(String, &'static str)> {
     let path = uri.path().strip_prefix("/v2/")?;
-    let end = ["/blobs/", "/manifests/", "/tags/"]
+    let end = ["/blobs/", "/manifests/", "/tags/", "/referrers/"]
         .iter()
         .find_map(|kind| path.find(kind))?;
     let (repository, rest) = path.split_at_checked(end)?;

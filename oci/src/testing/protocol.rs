@@ -3,28 +3,39 @@
 use std::io;
 
 use axum::body::{Body, Bytes};
-use axum::extract::State as Handle;
+use axum::extract::{ConnectInfo, State as Handle};
 use axum::http::header::HeaderValue;
-use axum::http::{Method, Request, Response, StatusCode};
+use axum::http::{Method, Request, Response, StatusCode, Uri};
 use futures::StreamExt as _;
 
 use super::access::{self, fields, header, plain};
-use super::{Answer, Seen, Shared, State, lock};
-use crate::Digest;
+use super::wire::{End, Wire};
+use super::{Answer, Habits, Harm, Seen, Shared, State, lock, referrers, uploads};
+use crate::{Digest, Index, Manifest};
 
 /// A request with its body read.
-struct Asked {
-    method: Method,
+pub(super) struct Asked {
+    pub(super) method: Method,
     /// Path after `/v2/`.
     path: String,
-    query: Vec<(String, String)>,
-    authorization: String,
+    pub(super) query: Vec<(String, String)>,
+    pub(super) authorization: String,
     content_type: String,
     range: String,
-    body: Bytes,
+    pub(super) content_range: String,
+    if_match: String,
+    pub(super) body: Bytes,
+}
+
+impl Asked {
+    pub(super) fn query(&self, name: &str) -> Option<&str> {
+        let found = self.query.iter().find(|(key, _)| key == name);
+        found.map(|(_, value)| value.as_str())
+    }
 }
 
 pub(super) async fn answer(
+    ConnectInfo(wire): ConnectInfo<Wire>,
     Handle(shared): Handle<Shared>,
     request: Request<Body>,
 ) -> Response<Body> {
@@ -60,8 +71,16 @@ pub(super) async fn answer(
     match &fault {
         Some(Answer::Deafness) => std::future::pending().await,
         Some(Answer::AfterBytes(limit, status)) => {
-            read(request.into_body(), *limit).await;
+            let begun = read(request.into_body(), *limit).await;
+            uploads::interrupted(&mut lock(&shared), &method, uri.path(), &begun);
             return refused(*status, &[("connection", "close".to_owned())], "");
+        }
+        Some(Answer::Before(limit, harm)) => {
+            let (wire, harm) = (wire.clone(), *harm);
+            let begun = read(request.into_body(), *limit).await;
+            let mut state = lock(&shared);
+            uploads::interrupted(&mut state, &method, uri.path(), &begun);
+            return harmed(&state, &wire, 0, harm, &method, &uri);
         }
         _ => {}
     }
@@ -80,6 +99,8 @@ pub(super) async fn answer(
         authorization: authorization.clone(),
         content_type: header(&request, "content-type"),
         range: header(&request, "range"),
+        content_range: header(&request, "content-range"),
+        if_match: header(&request, "if-match"),
         body: match read_all(request.into_body()).await {
             Ok(body) => body,
             // The client gave up.
@@ -102,9 +123,53 @@ pub(super) async fn answer(
     };
     match fault {
         Some(Answer::Silence) => std::future::pending().await,
+        Some(Answer::After(bytes, harm)) => {
+            if let Harm::Status(_) = harm {
+                return harmed(&lock(&shared), &wire, bytes, harm, &method, &uri);
+            }
+            end(&wire, bytes, harm);
+            response
+        }
         Some(fault) => spoiled(response, &fault),
         None => response,
     }
+}
+
+fn end(wire: &Wire, bytes: usize, harm: Harm) {
+    let how = match harm {
+        Harm::Reset => End::Reset,
+        Harm::Hang => End::Hang,
+        Harm::Close | Harm::Status(_) => End::Close,
+    };
+    wire.end_after(bytes, how);
+}
+
+/// The answer to a spoiled request. If the connection ends with it, what it says is lost.
+fn harmed(
+    state: &State,
+    wire: &Wire,
+    bytes: usize,
+    harm: Harm,
+    method: &Method,
+    uri: &Uri,
+) -> Response<Body> {
+    let Harm::Status(status) = harm else {
+        end(wire, bytes, harm);
+        return plain(StatusCode::INTERNAL_SERVER_ERROR, "");
+    };
+    let mut headers = vec![("connection", "close".to_owned())];
+    match status {
+        401 => headers.extend(access::challenge(state, method, uri).map(|c| ("www-authenticate", c))),
+        429 => headers.push(("retry-after", "0".to_owned())),
+        _ => {}
+    }
+    let words = "x".repeat(2 * bytes);
+    let response = refused(status, &headers, &words);
+    if bytes > 0 {
+        // More than the head is, less than the whole.
+        end(wire, words.len(), harm);
+    }
+    response
 }
 
 fn spoiled(mut response: Response<Body>, fault: &Answer) -> Response<Body> {
@@ -141,11 +206,12 @@ fn carry_out(state: &mut State, asked: &Asked) -> Response<Body> {
     for (kind, serve) in [
         (
             "/blobs/uploads/",
-            upload as fn(&mut State, &Asked, &str, &str) -> Response<Body>,
+            uploads::answer as fn(&mut State, &Asked, &str, &str) -> Response<Body>,
         ),
         ("/blobs/", blob),
         ("/manifests/", manifest),
         ("/tags/", tags),
+        ("/referrers/", referrers::list),
     ] {
         if let Some((repository, rest)) = asked.path.split_once(kind) {
             return serve(state, asked, repository, rest);
@@ -154,88 +220,58 @@ fn carry_out(state: &mut State, asked: &Asked) -> Response<Body> {
     plain(StatusCode::NOT_FOUND, "")
 }
 
-fn upload(state: &mut State, asked: &Asked, repository: &str, session: &str) -> Response<Body> {
-    let query = |name: &str| {
-        let found = asked.query.iter().find(|(key, _)| key == name);
-        found.map(|(_, value)| value.clone())
-    };
-    if asked.method == Method::POST {
-        if let (Some(digest), Some(from)) = (query("mount"), query("from"))
-            && let Ok(digest) = digest.parse::<Digest>()
-            && access::may_pull(state, &asked.authorization, &from)
-            && let Some(blob) = state.blobs.get(&(from, digest)).cloned()
-        {
-            state.blobs.insert((repository.to_owned(), digest), blob);
-            return plain(StatusCode::CREATED, "");
-        }
-        state.next += 1;
-        let number = state.next;
-        state.uploads.insert(number, Some(Bytes::new()));
-        return at(StatusCode::ACCEPTED, repository, number, "a");
-    }
-    let number: u64 = session.parse().unwrap_or_default();
-    let unknown = || problem(StatusCode::NOT_FOUND, "BLOB_UPLOAD_UNKNOWN");
-    let Some(held) = state.uploads.get(&number).cloned() else {
-        return unknown();
-    };
-    match asked.method {
-        Method::DELETE => {
-            state.uploads.remove(&number);
-            plain(StatusCode::NO_CONTENT, "")
-        }
-        // The address changes with each step, and the old one is dead: clients must follow it.
-        Method::PATCH if query("state").as_deref() == Some("a") => {
-            if held.is_none_or(|held| !held.is_empty()) {
-                return problem(StatusCode::BAD_REQUEST, "BLOB_UPLOAD_INVALID");
-            }
-            state.uploads.insert(number, Some(asked.body.clone()));
-            at(StatusCode::ACCEPTED, repository, number, "b")
-        }
-        Method::PUT if query("state").is_some() => {
-            let sent = if asked.body.is_empty() {
-                held.unwrap_or_default()
-            } else {
-                asked.body.clone()
-            };
-            let digest = Digest::of(&sent);
-            if query("digest") != Some(digest.to_string()) {
-                return problem(StatusCode::BAD_REQUEST, "DIGEST_INVALID");
-            }
-            state.uploads.remove(&number);
-            state.blobs.insert((repository.to_owned(), digest), sent);
-            with_digest(plain(StatusCode::CREATED, ""), &digest)
-        }
-        _ => unknown(),
-    }
-}
-
 fn blob(state: &mut State, asked: &Asked, repository: &str, digest: &str) -> Response<Body> {
     let found = digest
         .parse::<Digest>()
         .ok()
         .and_then(|digest| state.blobs.get(&(repository.to_owned(), digest)));
-    match found {
-        None => problem(StatusCode::NOT_FOUND, "BLOB_UNKNOWN"),
-        Some(blob) if asked.range == "bytes=0-0" => {
-            let mut response = Response::new(Body::from(blob.slice(..blob.len().min(1))));
+    let Some(blob) = found else {
+        return problem(StatusCode::NOT_FOUND, "BLOB_UNKNOWN");
+    };
+    match wanted(&asked.range).filter(|_| state.habits.ranges) {
+        None => Response::new(Body::from(blob.clone())),
+        Some((first, _)) if first >= blob.len() => plain(StatusCode::RANGE_NOT_SATISFIABLE, ""),
+        Some((first, last)) => {
+            let end = last.map_or(blob.len(), |last| blob.len().min(last.saturating_add(1)));
+            let mut response = Response::new(Body::from(blob.slice(first..end.max(first))));
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+            let range = format!("bytes {first}-{}/{}", end - 1, blob.len());
+            if let Ok(range) = HeaderValue::from_str(&range) {
+                response.headers_mut().insert("content-range", range);
+            }
             response
         }
-        Some(blob) => Response::new(Body::from(blob.clone())),
     }
+}
+
+/// `bytes=0-0`, `bytes=5-`.
+fn wanted(range: &str) -> Option<(usize, Option<usize>)> {
+    let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
+    Some((first.parse().ok()?, last.parse().ok()))
+}
+
+/// Something that a manifest or index names and its repository does not have. What is neither
+/// names nothing.
+pub(super) fn missing(state: &State, repository: &str, bytes: &[u8]) -> Option<Digest> {
+    if let Ok(manifest) = Manifest::from_bytes(bytes) {
+        let mut blobs = manifest.layers.iter().chain([&manifest.config]);
+        let is_there = |digest| state.blobs.contains_key(&(repository.to_owned(), digest));
+        return blobs.find(|blob| !is_there(blob.digest)).map(|blob| blob.digest);
+    }
+    let index = Index::from_bytes(bytes).ok()?;
+    let name = |digest: &Digest| (repository.to_owned(), digest.to_string());
+    index
+        .manifests
+        .iter()
+        .find(|entry| !state.manifests.contains_key(&name(&entry.digest)))
+        .map(|entry| entry.digest)
 }
 
 fn manifest(state: &mut State, asked: &Asked, repository: &str, name: &str) -> Response<Body> {
     let key = (repository.to_owned(), name.to_owned());
     match asked.method {
-        Method::PUT => {
-            let digest = Digest::of(&asked.body);
-            let stored = (asked.content_type.clone(), asked.body.clone());
-            let by_digest = (repository.to_owned(), digest.to_string());
-            state.manifests.insert(by_digest, stored.clone());
-            state.manifests.insert(key, stored);
-            with_digest(plain(StatusCode::CREATED, ""), &digest)
-        }
+        Method::PUT => put_manifest(state, asked, repository, name),
+        Method::DELETE if !state.habits.deletes => problem(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED"),
         Method::DELETE => match state.manifests.remove(&key) {
             Some(_) => plain(StatusCode::ACCEPTED, ""),
             None => problem(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN"),
@@ -245,8 +281,10 @@ fn manifest(state: &mut State, asked: &Asked, repository: &str, name: &str) -> R
             Some((media_type, bytes)) => {
                 let digest = Digest::of(bytes);
                 let mut response = Response::new(Body::from(bytes.clone()));
-                if let Ok(media_type) = HeaderValue::from_str(media_type) {
-                    response.headers_mut().insert("content-type", media_type);
+                for (name, value) in [("content-type", media_type.clone()), ("etag", etag(&digest))] {
+                    if let Ok(value) = HeaderValue::from_str(&value) {
+                        response.headers_mut().insert(name, value);
+                    }
                 }
                 with_digest(response, &digest)
             }
@@ -254,13 +292,43 @@ fn manifest(state: &mut State, asked: &Asked, repository: &str, name: &str) -> R
     }
 }
 
+fn put_manifest(state: &mut State, asked: &Asked, repository: &str, name: &str) -> Response<Body> {
+    let Habits { immutable_tags, zstd, .. } = state.habits;
+    let key = (repository.to_owned(), name.to_owned());
+    let digest = Digest::of(&asked.body);
+    let is_tag = !name.contains(':');
+    let there = state.manifests.get(&key).map(|(_, bytes)| Digest::of(bytes));
+    if is_tag && immutable_tags && there.is_some() {
+        let words = r#"{"errors":[{"code":"TAG_IMMUTABLE","message":"the tag is immutable"}]}"#;
+        return plain(StatusCode::BAD_REQUEST, words);
+    }
+    if !zstd && String::from_utf8_lossy(&asked.body).contains("tar+zstd") {
+        return problem(StatusCode::BAD_REQUEST, "MANIFEST_INVALID");
+    }
+    if !asked.if_match.is_empty() && there.as_ref().map(etag).as_ref() != Some(&asked.if_match) {
+        return problem(StatusCode::PRECONDITION_FAILED, "PRECONDITION");
+    }
+    if missing(state, repository, &asked.body).is_some() {
+        if is_tag {
+            state.dangling.push(name.to_owned());
+        }
+        return problem(StatusCode::NOT_FOUND, "MANIFEST_BLOB_UNKNOWN");
+    }
+    let stored = (asked.content_type.clone(), asked.body.clone());
+    let by_digest = (repository.to_owned(), digest.to_string());
+    state.manifests.insert(by_digest, stored.clone());
+    state.manifests.insert(key, stored);
+    let response = with_digest(plain(StatusCode::CREATED, ""), &digest);
+    referrers::said(state, response, &asked.body)
+}
+
+fn etag(digest: &Digest) -> String {
+    format!("\"{digest}\"")
+}
+
 /// Two tags a page, whatever is asked for: clients must follow the link.
 fn tags(state: &mut State, asked: &Asked, repository: &str, _list: &str) -> Response<Body> {
-    let last = asked
-        .query
-        .iter()
-        .find(|(key, _)| key == "last")
-        .map_or("", |(_, value)| value.as_str());
+    let last = asked.query("last").unwrap_or_default();
     let mut tags: Vec<&str> = state
         .manifests
         .keys()
@@ -279,16 +347,7 @@ fn tags(state: &mut State, asked: &Asked, repository: &str, _list: &str) -> Resp
     response
 }
 
-fn at(status: StatusCode, repository: &str, number: u64, step: &str) -> Response<Body> {
-    let location = format!("/v2/{repository}/blobs/uploads/{number}?state={step}");
-    let mut response = plain(status, "");
-    if let Ok(location) = HeaderValue::from_str(&location) {
-        response.headers_mut().insert("location", location);
-    }
-    response
-}
-
-fn with_digest(mut response: Response<Body>, digest: &Digest) -> Response<Body> {
+pub(super) fn with_digest(mut response: Response<Body>, digest: &Digest) -> Response<Body> {
     if let Ok(digest) = HeaderValue::from_str(&digest.to_string()) {
         response
             .headers_mut()
@@ -297,7 +356,7 @@ fn with_digest(mut response: Response<Body>, digest: &Digest) -> Response<Body> 
     response
 }
 
-fn problem(status: StatusCode, code: &str) -> Response<Body> {
+pub(super) fn problem(status: StatusCode, code: &str) -> Response<Body> {
     let body = serde_json::json!({ "errors": [{ "code": code, "message": "said the fake" }] });
     plain(status, &body.to_string())
 }
@@ -318,13 +377,15 @@ async fn read_all(body: Body) -> Result<Bytes, axum::Error> {
 }
 
 /// Reads a body until so many bytes have come, and leaves the rest.
-async fn read(body: Body, limit: usize) {
+async fn read(body: Body, limit: usize) -> Vec<u8> {
     let mut pieces = body.into_data_stream();
-    let mut size = 0;
-    while let Some(Ok(piece)) = pieces.next().await {
-        size += piece.len();
-        if size >= limit {
+    let mut begun = Vec::new();
+    while begun.len() < limit {
+        let Some(Ok(piece)) = pieces.next().await else {
             break;
-        }
+        };
+        begun.extend_from_slice(&piece);
     }
+    begun.truncate(limit);
+    begun
 }
