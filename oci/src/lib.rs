@@ -34,7 +34,7 @@ pub use config::{ContainerConfig, Healthcheck, History, ImageConfig, RootFs};
 pub use descriptor::Descriptor;
 pub use digest::{Digest, DigestError, Digesting};
 pub use image::{BuiltImage, Document, ImageBuilder};
-pub use index::Index;
+pub use index::{Index, IndexError};
 pub use json::ParseError;
 pub use layer::{Layer, LayerWriter};
 pub use layout::Layout;

@@ -41,6 +41,15 @@ impl Platform {
             && self.usual_variant() == wanted.usual_variant()
     }
 
+    /// The same platform by its usual name: without the variant that everybody means.
+    #[must_use]
+    pub fn usual(&self) -> Self {
+        Self {
+            variant: self.usual_variant().map(str::to_owned),
+            ..self.clone()
+        }
+    }
+
     fn usual_variant(&self) -> Option<&str> {
         match (self.architecture.as_str(), self.variant.as_deref()) {
             ("arm64", Some("v8")) | (_, Some("")) => None,

@@ -43,6 +43,17 @@ pub(crate) fn repair_scheme(location: &mut Url, asked: &Url) {
     }
 }
 
+/// Whether a registry takes a blob in several requests. ECR takes them and keeps the first only
+/// (<https://github.com/aws/containers-roadmap/issues/2831>); Artifact Registry and its
+/// predecessor have none (<https://cloud.google.com/artifact-registry/docs/reference/docker-api>).
+pub(crate) fn takes_chunks(host: &str) -> bool {
+    let host = host.split(':').next().unwrap_or(host);
+    let is_amazon = host.ends_with(".amazonaws.com") || host.ends_with(".amazonaws.com.cn");
+    let is_ecr = host == "public.ecr.aws" || (is_amazon && host.contains(".dkr.ecr"));
+    let is_google = host == "gcr.io" || host.ends_with(".gcr.io") || host.ends_with(".pkg.dev");
+    !is_ecr && !is_google
+}
+
 /// Whether the words of a refused manifest say that its tag is there and may not move. The
 /// specification has no code for it.
 /// ECR `ImageTagAlreadyExistsException`
@@ -66,6 +77,23 @@ pub(crate) fn says_tls_is_needed(words: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn chunks_go_to_nobody_who_loses_them() {
+        for (host, expected) in [
+            ("123.dkr.ecr.eu-west-1.amazonaws.com", false),
+            ("123.dkr.ecr-fips.us-east-1.amazonaws.com", false),
+            ("public.ecr.aws", false),
+            ("europe-docker.pkg.dev", false),
+            ("eu.gcr.io", false),
+            ("gcr.io:443", false),
+            ("ghcr.io", true),
+            ("notgcr.io", true),
+            ("registry.example:5000", true),
+        ] {
+            assert_eq!(takes_chunks(host), expected, "{host}");
+        }
+    }
 
     #[test]
     fn only_the_same_place_is_repaired() {

@@ -2,7 +2,8 @@
 //! <https://github.com/opencontainers/distribution-spec/blob/main/spec.md>
 //!
 //! ```text
-//! blobs manifests upload push     what to ask and which answers are good
+//! push pull images referrers      several requests with one purpose
+//! blobs manifests upload chunks   what to ask and which answers are good
 //!          exchange               one request with authorisation, retries and time limits
 //!        auth  retry              tokens; when to ask again (pure)
 //! ```
@@ -13,32 +14,44 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Method, Url};
 
 use crate::{RegistryHost, Repository, provider};
 
-mod auth;
+pub(crate) mod auth;
 mod blobs;
 mod body;
-mod challenge;
+pub(crate) mod challenge;
+mod chunks;
 mod credentials;
-mod error;
+pub(crate) mod error;
 mod exchange;
+pub(crate) mod headers;
+mod images;
+mod indexes;
 mod manifests;
+mod mode;
+mod pull;
 mod push;
-mod retry;
+mod referrers;
+pub(crate) mod retry;
 mod secret;
 mod settings;
-mod upload;
+pub(crate) mod upload;
+
+use mode::Mode;
 
 pub use body::ChunkSink;
-pub use credentials::{Credentials, CredentialsError, Login};
+pub use credentials::{Credentials, CredentialsError, Login, Reread};
 pub use error::{Error, Place, Refusal};
+pub use images::ResolvedImage;
 pub use manifests::{Deletion, Fetched, ManifestName};
+pub use pull::{BlobReader, Copied};
 pub use push::PushError;
+pub use referrers::Attached;
 pub use secret::Secret;
 pub use settings::{Limits, RegistrySettings, SettingsError};
 pub use upload::{Mount, Started, Streamed, Upload};
@@ -57,6 +70,7 @@ struct Inner {
     base: Url,
     client: reqwest::Client,
     auth: auth::Auth,
+    mode: Mutex<Mode>,
     limits: Limits,
 }
 
@@ -66,49 +80,39 @@ impl Registry {
     /// # Errors
     /// The CA certificates are none, or the TLS library cannot be set up.
     pub fn new(settings: RegistrySettings) -> Result<Self, SettingsError> {
+        let client = client(&settings)?;
+        Self::on(client, settings)
+    }
+
+    /// Another client with the connections and trust of this one, but nothing of what it learned.
+    /// For tests that make hundreds: the certificates of the system are read once.
+    ///
+    /// # Errors
+    /// See [`Registry::new`].
+    #[cfg(feature = "testing")]
+    pub fn another(&self, settings: RegistrySettings) -> Result<Self, SettingsError> {
+        Self::on(self.inner.client.clone(), settings)
+    }
+
+    fn on(client: reqwest::Client, settings: RegistrySettings) -> Result<Self, SettingsError> {
         let RegistrySettings {
             host,
             plain_http,
-            extra_ca_pem,
+            extra_ca_pem: _,
             credentials,
+            reread,
             limits,
         } = settings;
-        let mut authorities = Vec::new();
-        for bundle in &extra_ca_pem {
-            let certificates = Certificate::from_pem_bundle(bundle).map_err(|source| {
-                SettingsError::Certificates {
-                    registry: host.clone(),
-                    source: Some(source),
-                }
-            })?;
-            if certificates.is_empty() {
-                return Err(SettingsError::Certificates {
-                    registry: host,
-                    source: None,
-                });
-            }
-            authorities.extend(certificates);
-        }
-        let client = reqwest::Client::builder()
-            .user_agent(concat!("firn/", env!("CARGO_PKG_VERSION")))
-            .http1_only()
-            .connect_timeout(limits.connect)
-            .tls_certs_merge(authorities)
-            .redirect(redirects())
-            .referer(false)
-            .build();
-        let failed = |source| SettingsError::Client {
-            registry: host.clone(),
-            source,
-        };
-        let client = client.map_err(failed)?;
         let scheme = if plain_http { "http" } else { "https" };
         let api_host = provider::api_host(host.as_str());
         // Hosts are parsed; what the URL parser still dislikes is reported as it reports it.
         let base = client
             .get(format!("{scheme}://{api_host}/"))
             .build()
-            .map_err(failed)?
+            .map_err(|source| SettingsError::Client {
+                registry: host.clone(),
+                source,
+            })?
             .url()
             .clone();
         Ok(Self {
@@ -116,7 +120,8 @@ impl Registry {
                 host,
                 base,
                 client,
-                auth: auth::Auth::new(credentials),
+                auth: auth::Auth::new(credentials, reread),
+                mode: Mutex::new(Mode::Streamed),
                 limits,
             }),
         })
@@ -136,6 +141,37 @@ impl Registry {
         self.exchange(&ask, |request| request, &[200]).await?;
         Ok(())
     }
+}
+
+fn client(settings: &RegistrySettings) -> Result<reqwest::Client, SettingsError> {
+    let registry = &settings.host;
+    let mut authorities = Vec::new();
+    for bundle in &settings.extra_ca_pem {
+        let certificates =
+            Certificate::from_pem_bundle(bundle).map_err(|source| SettingsError::Certificates {
+                registry: registry.clone(),
+                source: Some(source),
+            })?;
+        if certificates.is_empty() {
+            return Err(SettingsError::Certificates {
+                registry: registry.clone(),
+                source: None,
+            });
+        }
+        authorities.extend(certificates);
+    }
+    reqwest::Client::builder()
+        .user_agent(concat!("firn/", env!("CARGO_PKG_VERSION")))
+        .http1_only()
+        .connect_timeout(settings.limits.connect)
+        .tls_certs_merge(authorities)
+        .redirect(redirects())
+        .referer(false)
+        .build()
+        .map_err(|source| SettingsError::Client {
+            registry: registry.clone(),
+            source,
+        })
 }
 
 impl fmt::Debug for Registry {
@@ -159,6 +195,7 @@ pub(crate) struct Ask<'a> {
     /// Sorted, without duplicates: the key of the token.
     scopes: Vec<String>,
     of_manifest: bool,
+    of_zstd: bool,
 }
 
 impl<'a> Ask<'a> {
@@ -173,6 +210,7 @@ impl<'a> Ask<'a> {
             url,
             scopes: Vec::new(),
             of_manifest: false,
+            of_zstd: false,
         }
     }
 

@@ -15,6 +15,7 @@ use crate::{Digest, RegistryHost};
 
 mod access;
 mod habits;
+pub mod parsers;
 mod protocol;
 mod referrers;
 mod uploads;
@@ -242,7 +243,9 @@ impl FakeRegistry {
         let mut state = self.lock();
         for name in [tag.to_owned(), Digest::of(bytes).to_string()] {
             let stored = (media_type.to_owned(), Bytes::copy_from_slice(bytes));
-            state.manifests.insert((repository.to_owned(), name), stored);
+            state
+                .manifests
+                .insert((repository.to_owned(), name), stored);
         }
     }
 

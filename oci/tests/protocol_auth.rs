@@ -5,9 +5,11 @@
 )]
 
 use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use firn_oci::registry::{
-    Credentials, Error, Login, Mount, PushError, Registry, RegistrySettings, Secret,
+    Credentials, Error, Login, Mount, PushError, Registry, RegistrySettings, Reread, Secret,
 };
 use firn_oci::testing::{Access, Answer, FakeRegistry};
 use firn_oci::{Descriptor, Digest, Repository, media_type};
@@ -337,4 +339,107 @@ async fn refusals_say_who_and_what_and_what_to_do() {
         failed to start an upload in repository "team/app" of registry "HOST": it answered 401 Unauthorized ("UNAUTHORIZED: authentication required"); give credentials that may do this in this repository
         failed to start an upload in repository "team/app" of registry "HOST": it answered 403 Forbidden ("DENIED: not yours"); give credentials that may do this in this repository
     "#]].assert_eq(&(messages.join("\n") + "\n"));
+}
+
+/// A client with a password that is wrong by now, and the right one to be had.
+fn rotated(fake: &FakeRegistry, login: Login) -> (Registry, Arc<AtomicUsize>) {
+    let reads = Arc::new(AtomicUsize::new(0));
+    let (counted, host) = (Arc::clone(&reads), fake.host().clone());
+    let registry = Registry::new(RegistrySettings {
+        credentials: Credentials::of(fake.host(), password("old")),
+        reread: Some(Reread::new(move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+            Some(Credentials::of(&host, login.clone()))
+        })),
+        ..fake.settings()
+    })
+    .unwrap();
+    (registry, reads)
+}
+
+#[tokio::test]
+async fn credentials_that_were_rotated_are_read_again_once() {
+    for access in [basic(), bearer()] {
+        let fake = protected(access).await;
+        let (registry, reads) = rotated(&fake, password("canary"));
+        let repository = repository();
+        let pushes = (0..8).map(|_| registry.can_push(&repository));
+        for pushed in futures::future::join_all(pushes).await {
+            pushed.unwrap();
+        }
+        registry.can_push(&repository).await.unwrap();
+        assert_eq!(reads.load(Ordering::SeqCst), 1);
+    }
+}
+
+#[tokio::test]
+async fn credentials_that_were_rotated_in_mid_push_are_read_again() {
+    let fake = protected(basic()).await;
+    let (registry, reads) = rotated(&fake, password("new"));
+    let registry = {
+        // Right at first: the fake still takes the old one.
+        fake.set_access(Access::Basic {
+            username: "user".to_owned(),
+            password: "old".to_owned(),
+        });
+        registry
+    };
+    let upload = registry.start_upload(&repository()).await.unwrap();
+    fake.set_access(Access::Basic {
+        username: "user".to_owned(),
+        password: "new".to_owned(),
+    });
+    let pushed: Result<(), PushError<io::Error>> = upload
+        .push(|sink| {
+            sink.write_all(b"layer")?;
+            Ok((Descriptor::of(media_type::LAYER_TAR, b"layer"), ()))
+        })
+        .await;
+    pushed.unwrap();
+    assert!(fake.blob("team/app", &Digest::of(b"layer")).is_some());
+    assert_eq!(reads.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn credentials_that_stay_wrong_are_asked_for_once_and_told() {
+    for access in [basic(), bearer()] {
+        let fake = protected(access).await;
+        let (registry, reads) = rotated(&fake, password("old"));
+        let error = registry.can_push(&repository()).await.unwrap_err();
+        assert!(error.is_auth(), "{error}");
+        assert_eq!(reads.load(Ordering::SeqCst), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_config_file_that_is_replaced_is_read_again() {
+    let fake = protected(basic()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.json");
+    let registry = Registry::new(RegistrySettings {
+        credentials: Credentials::of(fake.host(), password("old")),
+        reread: Some(Reread::docker_config(file.clone())),
+        ..fake.settings()
+    })
+    .unwrap();
+    // Not there, and half written: what there was is kept, and refused.
+    assert!(
+        registry
+            .can_push(&repository())
+            .await
+            .unwrap_err()
+            .is_auth()
+    );
+    std::fs::write(&file, "{\"auths\"").unwrap();
+    assert!(
+        registry
+            .can_push(&repository())
+            .await
+            .unwrap_err()
+            .is_auth()
+    );
+    let host = fake.host();
+    let whole = format!(r#"{{"auths":{{"{host}":{{"username":"user","password":"canary"}}}}}}"#);
+    std::fs::write(&file, whole).unwrap();
+    registry.can_push(&repository()).await.unwrap();
 }

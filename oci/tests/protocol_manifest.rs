@@ -177,8 +177,8 @@ async fn refusals_of_a_manifest_are_told_apart() {
         messages.push(format!("{}: {shown}\n", kinds.join(", ")));
     }
     expect_test::expect![[r#"
-        rejected: failed to push a manifest in repository "team/app" of registry "HOST": it answered 400 Bad Request ("MANIFEST_INVALID: manifest invalid"); check that the registry takes OCI manifests and zstd layers
-        rejected: failed to push a manifest in repository "team/app" of registry "HOST": it answered 415 Unsupported Media Type; check that the registry takes OCI manifests and zstd layers
+        rejected: failed to push a manifest in repository "team/app" of registry "HOST": it answered 400 Bad Request ("MANIFEST_INVALID: manifest invalid"); check that the registry takes OCI manifests
+        rejected: failed to push a manifest in repository "team/app" of registry "HOST": it answered 415 Unsupported Media Type; check that the registry takes OCI manifests
         rejected: failed to push a manifest in repository "team/app" of registry "HOST": it answered 413 Payload Too Large ("SIZE: too large"); a proxy before the registry limits the size of requests: raise its limit
         immutable: failed to push a manifest in repository "team/app" of registry "HOST": it answered 400 Bad Request ("ImageTagAlreadyExistsException: The image tag 'v1' already exists and cannot be overwritten because the repository is immutable."); choose another tag, or let the registry move this one
         immutable: failed to push a manifest in repository "team/app" of registry "HOST": it answered 412 Precondition Failed ("PRECONDITION: matched the immutable tag rule"); choose another tag, or let the registry move this one

@@ -14,7 +14,7 @@ use reqwest::{Method, Response, Url};
 use tokio::time::Instant;
 
 use super::challenge::{self, Challenge};
-use super::credentials::{Credentials, Login};
+use super::credentials::{Credentials, Login, Reread};
 use super::secret::Secret;
 use super::{Ask, Error, Registry, may_follow};
 
@@ -29,7 +29,10 @@ const TOKEN_MAX: usize = 64 * 1024;
 const SLOTS_MAX: usize = 256;
 
 pub(super) struct Auth {
-    credentials: Credentials,
+    credentials: RwLock<Arc<Credentials>>,
+    reread: Option<Reread>,
+    /// Serialises reading credentials again.
+    rereading: tokio::sync::Mutex<()>,
     /// `None`: the registry was not asked yet.
     scheme: RwLock<Option<Scheme>>,
     /// Serialises the first question.
@@ -53,13 +56,34 @@ struct Slot {
 }
 
 impl Auth {
-    pub(super) fn new(credentials: Credentials) -> Self {
+    pub(super) fn new(credentials: Credentials, reread: Option<Reread>) -> Self {
         Self {
-            credentials,
+            credentials: RwLock::new(Arc::new(credentials)),
+            reread,
+            rereading: tokio::sync::Mutex::new(()),
             scheme: RwLock::new(None),
             asking: tokio::sync::Mutex::new(()),
             slots: Mutex::new(BTreeMap::new()),
         }
+    }
+
+    fn credentials(&self) -> Arc<Credentials> {
+        let credentials = self.credentials.read();
+        Arc::clone(&credentials.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes other credentials; what was got by the old ones is forgotten.
+    fn replace(&self, credentials: Credentials) {
+        let mut held = self
+            .credentials
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *held = Arc::new(credentials);
+        drop(held);
+        self.slots
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 
     fn scheme(&self) -> Option<Scheme> {
@@ -82,11 +106,34 @@ impl Auth {
 }
 
 impl Registry {
-    pub(super) fn login(&self, ask: &Ask<'_>) -> Option<&Login> {
-        self.inner
-            .auth
-            .credentials
-            .login(&self.inner.host, ask.repository)
+    pub(super) fn login(&self, ask: &Ask<'_>) -> Option<Login> {
+        let credentials = self.inner.auth.credentials();
+        credentials.login(&self.inner.host, ask.repository).cloned()
+    }
+
+    /// After a refusal of `used`: whether there is another login by now.
+    pub(super) async fn reread_login(&self, ask: &Ask<'_>, used: Option<&Login>) -> bool {
+        let auth = &self.inner.auth;
+        let Some(reread) = auth.reread.clone() else {
+            return false;
+        };
+        let _one_reads = auth.rereading.lock().await;
+        if self.login(ask).as_ref() != used {
+            return true;
+        }
+        let read = tokio::task::spawn_blocking(move || reread.read()).await;
+        let Some(credentials) = read.ok().flatten() else {
+            return false;
+        };
+        if credentials.login(&self.inner.host, ask.repository) == used {
+            return false;
+        }
+        tracing::info!(
+            registry = self.inner.host.as_str(),
+            "the credentials were refused; there are others by now"
+        );
+        auth.replace(credentials);
+        true
     }
 
     /// Whether the registry is known to want tokens.
@@ -95,13 +142,13 @@ impl Registry {
     }
 
     pub(super) fn has_helper(&self) -> bool {
-        self.inner.auth.credentials.has_helper(&self.inner.host)
+        self.inner.auth.credentials().has_helper(&self.inner.host)
     }
 
     /// The header for a request to the registry itself. `None`: anonymous.
     pub(super) async fn authorization(&self, ask: &Ask<'_>) -> Result<Option<HeaderValue>, Error> {
         let login = self.login(ask);
-        if let Some(Login::Bearer(token)) = login {
+        if let Some(Login::Bearer(token)) = &login {
             return Ok(Some(bearer(ask, token.expose())?));
         }
         match (self.known_scheme().await?, login) {
@@ -109,7 +156,7 @@ impl Registry {
                 self.token(ask, &realm, service.as_deref()).await.map(Some)
             }
             (Scheme::Basic, Some(Login::Password { username, password })) => {
-                Ok(Some(basic(username, password)))
+                Ok(Some(basic(&username, &password)))
             }
             (Scheme::Basic | Scheme::Open, _) => Ok(None),
         }
@@ -223,8 +270,34 @@ impl Registry {
         Ok(token)
     }
 
+    /// A token, with another login if the first is refused and there is another by now.
     async fn fetch_token(
         &self,
+        ask: &Ask<'_>,
+        realm: &Url,
+        service: Option<&str>,
+        scopes: &[String],
+    ) -> Result<(HeaderValue, u64), Error> {
+        let login = self.login(ask);
+        let first = self
+            .fetch_token_as(login.as_ref(), ask, realm, service, scopes)
+            .await;
+        match first {
+            Err(error) if error.is_login_refused() => {
+                if !self.reread_login(ask, login.as_ref()).await {
+                    return Err(error);
+                }
+                let login = self.login(ask);
+                self.fetch_token_as(login.as_ref(), ask, realm, service, scopes)
+                    .await
+            }
+            done => done,
+        }
+    }
+
+    async fn fetch_token_as(
+        &self,
+        login: Option<&Login>,
         ask: &Ask<'_>,
         realm: &Url,
         service: Option<&str>,
@@ -237,7 +310,6 @@ impl Registry {
             of_manifest: false,
             ..ask.clone()
         };
-        let login = self.login(&ask);
         let request = if let Some(Login::Identity(token)) = login {
             let scopes = scopes.join(" ");
             let mut fields = vec![
@@ -275,26 +347,31 @@ impl Registry {
         ask: &Ask<'_>,
         response: Response,
     ) -> Result<(HeaderValue, u64), Error> {
-        #[derive(serde::Deserialize)]
-        struct Answer {
-            token: Option<Secret>,
-            access_token: Option<Secret>,
-            expires_in: Option<u64>,
-        }
         let body = self.read_body(ask, response, TOKEN_MAX).await?;
-        // serde's error would quote the token.
-        let answer: Answer = serde_json::from_slice(&body)
-            .map_err(|_| Error::protocol(ask, "is no token in the form of the specification"))?;
-        let token = answer
-            .token
-            .or(answer.access_token)
-            .filter(|token| !token.expose().is_empty())
-            .ok_or_else(|| Error::protocol(ask, "holds no token"))?;
-        let header = bearer(ask, token.expose())?;
-        // At most a day: the number is foreign, and an Instant has an end.
-        let life = answer.expires_in.filter(|life| *life > 0).unwrap_or(LIFE);
-        Ok((header, life.min(86_400)))
+        let (token, life) = token_in(&body).map_err(|what| Error::protocol(ask, what))?;
+        Ok((bearer(ask, token.expose())?, life))
     }
+}
+
+/// The token in a service's answer and its life in seconds, or what is wrong with the answer.
+pub(crate) fn token_in(body: &[u8]) -> Result<(Secret, u64), &'static str> {
+    #[derive(serde::Deserialize)]
+    struct Answer {
+        token: Option<Secret>,
+        access_token: Option<Secret>,
+        expires_in: Option<u64>,
+    }
+    // serde's error would quote the token.
+    let answer: Answer =
+        serde_json::from_slice(body).map_err(|_| "is no token in the form of the specification")?;
+    let token = answer
+        .token
+        .or(answer.access_token)
+        .filter(|token| !token.expose().is_empty())
+        .ok_or("holds no token")?;
+    // At most a day: the number is foreign, and an Instant has an end.
+    let life = answer.expires_in.filter(|life| *life > 0).unwrap_or(LIFE);
+    Ok((token, life.min(86_400)))
 }
 
 fn challenge_of(headers: &HeaderMap) -> Option<Challenge> {

@@ -29,7 +29,7 @@ impl Registry {
     }
 
     /// Whether the registry has a blob: asks for its first byte, which a cache of descriptors
-    /// cannot give. (All blobs that Firn makes have one.)
+    /// cannot give.
     ///
     /// # Errors
     /// The registry refuses or does not answer.
@@ -42,9 +42,14 @@ impl Registry {
         let ask = Ask::of(self, repository, "read a blob", Method::GET, &path, PULL);
         let shape = |request: reqwest::RequestBuilder| request.header(RANGE, "bytes=0-0");
         // 200: ranges are not supported; the rest of the body is not read.
-        let mut response = self.exchange(&ask, shape, &[200, 206, 404]).await?;
+        let good = [200, 206, 404, 416];
+        let mut response = self.exchange(&ask, shape, &good).await?;
         if response.status() == 404 {
             return Ok(false);
+        }
+        // What has no first byte is the empty blob, and there.
+        if *digest == Digest::of(b"") {
+            return Ok(true);
         }
         // The head alone may still be a cache's; distribution opens the file for the body.
         let first = tokio::time::timeout(self.inner.limits.stall, response.chunk()).await;

@@ -100,6 +100,23 @@ impl ChunkSink {
         self.send(Message::End)
     }
 
+    /// Sends a piece as it is, from a task. For a sink that nothing was written to.
+    pub(super) async fn give(&mut self, piece: Bytes) -> io::Result<()> {
+        self.send_async(Message::Chunk(piece)).await
+    }
+
+    /// The same as [`ChunkSink::end`], from a task.
+    pub(super) async fn end_async(self) -> io::Result<()> {
+        self.send_async(Message::End).await
+    }
+
+    async fn send_async(&self, message: Message) -> io::Result<()> {
+        self.sender
+            .send(message)
+            .await
+            .map_err(|_| self.left_alone())
+    }
+
     /// Tells, also later, whether the connection ended before the producer.
     pub(super) fn abandoned(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.abandoned)
@@ -111,10 +128,14 @@ impl ChunkSink {
     }
 
     fn send(&self, message: Message) -> io::Result<()> {
-        self.sender.blocking_send(message).map_err(|_| {
-            self.abandoned.store(true, Ordering::Release);
-            io::Error::new(io::ErrorKind::BrokenPipe, "the upload was given up")
-        })
+        self.sender
+            .blocking_send(message)
+            .map_err(|_| self.left_alone())
+    }
+
+    fn left_alone(&self) -> io::Error {
+        self.abandoned.store(true, Ordering::Release);
+        io::Error::new(io::ErrorKind::BrokenPipe, "the upload was given up")
     }
 }
 

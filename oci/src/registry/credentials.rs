@@ -1,4 +1,4 @@
-//! Logins from Docker's `config.json`. Pure: reads bytes, runs no helper.
+//! Logins from Docker's `config.json`. Runs no helper, and reads no file but for [`Reread`].
 //!
 //! An entry of `auths` may be for a host or for a path on it; the longest that fits is taken, as
 //! the kubelet does it for pull secrets. Credential helpers are programs of somebody's laptop:
@@ -6,6 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::Read as _;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -38,6 +41,11 @@ pub struct Credentials {
     logins: BTreeMap<String, Login>,
     helpers: Vec<String>,
 }
+
+/// Reads credentials again, from wherever they were read first. Asked after a refusal only, on a
+/// thread that may block.
+#[derive(Clone)]
+pub struct Reread(Arc<dyn Fn() -> Option<Credentials> + Send + Sync>);
 
 /// A `config.json` that cannot be used. Says where, never what: it is all secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -144,6 +152,37 @@ impl Credentials {
         self.helpers
             .iter()
             .any(|helper| helper == "*" || names_host(helper, host))
+    }
+}
+
+impl Reread {
+    /// More than any `config.json` has; a Secret is at most 1 MiB.
+    const FILE_MAX: u64 = 1 << 20;
+
+    /// By a function; `None` from it keeps what there was.
+    pub fn new(read: impl Fn() -> Option<Credentials> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(read))
+    }
+
+    /// From a `config.json` that may be replaced. One that is missing or broken (half written)
+    /// keeps what there was.
+    pub fn docker_config(path: PathBuf) -> Self {
+        Self::new(move || {
+            let mut bytes = Vec::new();
+            let file = std::fs::File::open(&path).ok()?;
+            file.take(Self::FILE_MAX).read_to_end(&mut bytes).ok()?;
+            Credentials::from_docker_config(&bytes).ok()
+        })
+    }
+
+    pub(super) fn read(&self) -> Option<Credentials> {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Reread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reread(…)")
     }
 }
 

@@ -60,6 +60,51 @@ pub enum Error {
         /// What came.
         actual: Digest,
     },
+    /// Content is longer than its descriptor says.
+    #[error(
+        "failed to {place}: expected {expected} bytes, got {actual} or more; the content was changed on the way or in the registry"
+    )]
+    SizeMismatch {
+        /// Who was asked what.
+        place: Box<Place>,
+        /// Bytes that the descriptor says.
+        expected: u64,
+        /// Bytes that came until it was given up.
+        actual: u64,
+    },
+    /// Content ended before it was whole, again and again.
+    #[error(
+        "failed to {place}: it ended after {actual} of {expected} bytes; check the registry's log, and proxies on the way"
+    )]
+    Truncated {
+        /// Who was asked what.
+        place: Box<Place>,
+        /// Bytes that the descriptor says.
+        expected: u64,
+        /// Bytes that came.
+        actual: u64,
+    },
+    /// There is an image, but for other platforms.
+    #[error(
+        "failed to {place}: there is none for {wanted}, only for {}",
+        some(offered)
+    )]
+    NoSuchPlatform {
+        /// Who was asked what.
+        place: Box<Place>,
+        /// The platform that was asked for.
+        wanted: String,
+        /// Those there are, sorted.
+        offered: Vec<String>,
+    },
+    /// A document is what it says it is, and not what was asked for.
+    #[error("failed to {place}: {what}")]
+    Malformed {
+        /// Who was asked what.
+        place: Box<Place>,
+        /// What is wrong with it.
+        what: String,
+    },
     /// Content is larger than such content can be.
     #[error("failed to {place}: it is larger than the {limit} bytes that are allowed")]
     TooLarge {
@@ -112,6 +157,8 @@ pub struct Refusal {
     pub(crate) standing: Standing,
     /// The request was the PUT of a manifest.
     pub(crate) of_manifest: bool,
+    /// The manifest names zstd layers.
+    pub(crate) of_zstd: bool,
 }
 
 /// As whom the registry was asked.
@@ -151,9 +198,11 @@ impl Refusal {
             }
             413 => "a proxy before the registry limits the size of requests: raise its limit",
             429 => "wait, or use credentials with a higher limit",
-            400 | 415 | 422 if self.of_manifest => {
-                "check that the registry takes OCI manifests and zstd layers"
+            400 | 415 | 422 if self.of_zstd => {
+                "older registries take no zstd layers: set `compression: Gzip`, or check that this \
+                 one takes OCI manifests"
             }
+            400 | 415 | 422 if self.of_manifest => "check that the registry takes OCI manifests",
             500..=599 => "this is a fault of the registry: try again later or look at its log",
             _ => "check the registry's log",
         }
@@ -199,9 +248,17 @@ impl Error {
     /// The registry or the way to it does not work at present.
     pub fn is_unavailable(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::TimedOut { .. } | Self::Protocol { .. } => true,
+            Self::Unreachable { .. }
+            | Self::TimedOut { .. }
+            | Self::Truncated { .. }
+            | Self::Protocol { .. } => true,
             _ => matches!(self.status(), Some(408 | 500..=599)),
         }
+    }
+
+    /// There is an image of that name, but not for that platform, or not one that Firn reads.
+    pub fn is_unsuitable(&self) -> bool {
+        matches!(self, Self::NoSuchPlatform { .. } | Self::Malformed { .. })
     }
 
     /// The repository, blob or manifest does not exist, or is not shown to us.
@@ -238,13 +295,20 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Unreachable { source, .. } => !is_certificate(source),
-            Self::TimedOut { .. } => true,
+            Self::TimedOut { .. } | Self::Truncated { .. } => true,
             _ => matches!(self.status(), Some(408 | 429 | 500 | 502 | 503 | 504)),
         }
     }
 
     pub(crate) fn has_status(&self, status: StatusCode) -> bool {
         self.status() == Some(status.as_u16())
+    }
+
+    /// The token service does not take the credentials.
+    pub(crate) fn is_login_refused(&self) -> bool {
+        self.refusal().is_some_and(|refusal| {
+            refusal.token_service.is_some() && matches!(refusal.status.as_u16(), 400 | 401 | 403)
+        })
     }
 
     /// An upload session that the registry has forgotten: start another.
@@ -258,6 +322,28 @@ impl Error {
         match self {
             Self::Unreachable { .. } | Self::TimedOut { .. } => true,
             _ => matches!(self.status(), Some(408 | 500..=599)),
+        }
+    }
+
+    /// The registry does not take a body in the form it was sent in.
+    pub(crate) fn is_form_refused(&self) -> bool {
+        let Some(refusal) = self.refusal() else {
+            return false;
+        };
+        let code = refusal.code.as_str();
+        match refusal.status.as_u16() {
+            // A broken proxy says 400 for everything; what names another cause is believed.
+            400 => matches!(
+                code,
+                "" | "BLOB_UPLOAD_INVALID"
+                    | "RANGE_INVALID"
+                    | "SIZE_INVALID"
+                    | "UNKNOWN"
+                    | "UNSUPPORTED"
+            ),
+            404 => code == "UNSUPPORTED",
+            405 | 411 | 413 | 416 | 501 => true,
+            _ => false,
         }
     }
 
@@ -282,6 +368,20 @@ impl Error {
             place: Box::new(ask.place()),
             what: what.into(),
         }
+    }
+}
+
+fn some(platforms: &[String]) -> String {
+    /// Enough to see what kind of image it is.
+    const SHOWN: usize = 12;
+    match platforms {
+        [] => "unknown ones".to_owned(),
+        all => all
+            .iter()
+            .take(SHOWN)
+            .cloned()
+            .collect::<Vec<_>>()
+            .join(", "),
     }
 }
 

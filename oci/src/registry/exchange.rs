@@ -58,7 +58,9 @@ impl Registry {
         S: Fn(RequestBuilder) -> RequestBuilder,
     {
         let mut renewed = false;
+        let mut reread = false;
         loop {
+            let login = self.login(ask);
             let header = self.header_for(ask).await?;
             let request = shape(self.request(ask));
             let response = self.dispatch(ask, request, header.as_ref()).await?;
@@ -66,13 +68,16 @@ impl Registry {
                 return Ok(response);
             }
             let is_401 = response.status() == StatusCode::UNAUTHORIZED;
-            if renewed || !is_401 || !self.is_ours(&ask.url) {
+            if !is_401 || !self.is_ours(&ask.url) {
                 return Err(self.refusal(ask, response).await);
             }
-            if !self.learn(ask, response.headers(), header.as_ref()).await? {
+            if !renewed && self.learn(ask, response.headers(), header.as_ref()).await? {
+                renewed = true;
+            } else if !reread && self.reread_login(ask, login.as_ref()).await {
+                reread = true;
+            } else {
                 return Err(self.refusal(ask, response).await);
             }
-            renewed = true;
         }
     }
 
@@ -194,21 +199,22 @@ impl Registry {
             retry_after,
             standing,
             of_manifest: ask.of_manifest,
+            of_zstd: ask.of_zstd,
         }))
     }
 }
 
 /// The attempts of one operation: how many there were, and since when.
-pub(super) struct Retries<'a> {
-    registry: &'a Registry,
+pub(super) struct Retries {
+    registry: Registry,
     since: Instant,
     failed: u32,
 }
 
-impl<'a> Retries<'a> {
-    pub(super) fn new(registry: &'a Registry) -> Self {
+impl Retries {
+    pub(super) fn new(registry: &Registry) -> Self {
         Self {
-            registry,
+            registry: registry.clone(),
             since: Instant::now(),
             failed: 0,
         }
@@ -224,6 +230,11 @@ impl<'a> Retries<'a> {
 
     /// Waits before another attempt, unless the budget is spent.
     pub(super) async fn pause_whatever(&mut self, error: Error) -> Result<(), Error> {
+        self.pause(error).await.map(drop)
+    }
+
+    /// The same, and gives the error back, for attempts that may not be told by their own.
+    pub(super) async fn pause(&mut self, error: Error) -> Result<Error, Error> {
         self.failed += 1;
         let limits = &self.registry.inner.limits;
         // What the registry asks for comes on top, so that its clients do not return as one.
@@ -240,7 +251,7 @@ impl<'a> Retries<'a> {
             "asking the registry again"
         );
         sleep(pause).await;
-        Ok(())
+        Ok(error)
     }
 }
 

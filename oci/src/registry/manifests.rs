@@ -2,12 +2,13 @@
 
 use std::fmt;
 
+use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_TYPE, LINK};
 use reqwest::{Method, Response};
 
 use super::blobs::{digest_in, same_bytes, same_digest};
 use super::exchange::Retries;
-use super::{Ask, DELETE, Error, PULL, PUSH, Registry};
+use super::{Ask, DELETE, Error, PULL, PUSH, Registry, headers};
 use crate::{Descriptor, Digest, Document, Repository, Tag, media_type};
 
 /// What the distribution specification asks registries to take at least.
@@ -125,7 +126,21 @@ impl Registry {
         name: &ManifestName,
         document: &Document,
     ) -> Result<(), Error> {
-        let ask = self.manifest(repository, name, "push a manifest", Method::PUT, PUSH);
+        self.put_document(repository, name, document).await?;
+        Ok(())
+    }
+
+    /// The same, with the answer's headers. `None`: the answer was lost, but it was carried out.
+    pub(super) async fn put_document(
+        &self,
+        repository: &Repository,
+        name: &ManifestName,
+        document: &Document,
+    ) -> Result<Option<HeaderMap>, Error> {
+        let ask = Ask {
+            of_zstd: has_zstd(&document.bytes),
+            ..self.manifest(repository, name, "push a manifest", Method::PUT, PUSH)
+        };
         let bytes = bytes::Bytes::from(document.bytes.clone());
         let shape = |request: reqwest::RequestBuilder| {
             request
@@ -136,10 +151,15 @@ impl Registry {
         let mut retries = Retries::new(self);
         loop {
             match self.attempt(&ask, &shape, &[200, 201, 202]).await {
-                Ok(response) => return same_digest(&ask, &digest, response.headers()),
+                Ok(response) => {
+                    same_digest(&ask, &digest, response.headers())?;
+                    return Ok(Some(response.headers().clone()));
+                }
                 Err(error) => {
-                    if error.is_ambiguous() && self.is_at(repository, name, &digest).await {
-                        return Ok(());
+                    // A tag that may not move, and is where it shall be, is no failure either.
+                    let may_be_there = error.is_ambiguous() || error.is_tag_immutable();
+                    if may_be_there && self.is_at(repository, name, &digest).await {
+                        return Ok(None);
                     }
                     retries.pause_after(error).await?;
                 }
@@ -205,7 +225,11 @@ impl Registry {
         let mut tags = Vec::new();
         for _ in 0..PAGES_MAX {
             let response = self.exchange(&ask, |request| request, &[200]).await?;
-            let next = next_page(&response);
+            let next = response
+                .headers()
+                .get(LINK)
+                .and_then(|link| headers::next_page(link.to_str().ok()?))
+                .map(str::to_owned);
             let body = self.read_body(&ask, response, DOCUMENT_MAX).await?;
             let page: Page = serde_json::from_slice(&body)
                 .map_err(|_| Error::protocol(&ask, "is no list of tags"))?;
@@ -242,8 +266,14 @@ impl Registry {
     }
 }
 
+/// Whether a manifest names zstd layers: a reason for old registries to refuse it.
+fn has_zstd(manifest: &[u8]) -> bool {
+    let zstd = media_type::LAYER_ZSTD.as_bytes();
+    manifest.windows(zstd.len()).any(|window| window == zstd)
+}
+
 /// Every kind that Firn reads, in one header: some registries see only the first line.
-fn accepting(request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+pub(super) fn accepting(request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
     let kinds = [
         media_type::INDEX,
         media_type::MANIFEST,
@@ -263,11 +293,4 @@ fn content_type(response: &Response) -> String {
         .unwrap_or_default()
         .trim()
         .to_owned()
-}
-
-/// `Link: </v2/…>; rel="next"`.
-fn next_page(response: &Response) -> Option<String> {
-    let link = response.headers().get(LINK)?.to_str().ok()?;
-    let (address, relation) = link.strip_prefix('<')?.split_once('>')?;
-    relation.contains("next").then(|| address.to_owned())
 }

@@ -5,16 +5,20 @@
 //! being filled and one being sent (4.5 MiB), and whatever the producer holds (see
 //! [`crate::layer`]).
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use reqwest::{Method, StatusCode};
+use tokio::task::JoinHandle;
 
 use super::body::{self, ChunkSink};
 use super::exchange::Retries;
+use super::mode::Mode;
 use super::upload::{Started, Upload};
 use super::{Ask, Error, PUSH, Registry};
-use crate::{Descriptor, Repository};
+use crate::{Descriptor, Document, Repository};
 
 /// Whose fault a failed push is.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +29,17 @@ pub enum PushError<E> {
     /// The registry's, after the retries.
     #[error(transparent)]
     Registry(Error),
+}
+
+/// What a producer comes to.
+pub(super) type Produced<T, E> = Result<(Descriptor, T), E>;
+
+/// Where one attempt failed.
+enum Failed<E> {
+    Produce(E),
+    /// While the body was sent.
+    Body(Error),
+    Commit(Error),
 }
 
 impl Registry {
@@ -65,6 +80,31 @@ impl Registry {
             .map_err(PushError::Registry)?;
         first.push(produce).await
     }
+
+    /// Sends a blob from memory in chunks.
+    pub(super) async fn push_chunked(
+        &self,
+        repository: &Repository,
+        blob: &Document,
+    ) -> Result<(), Error> {
+        let bytes = Bytes::from(blob.bytes.clone());
+        let descriptor = blob.descriptor.clone();
+        let start = move |mut sink: ChunkSink| {
+            let (bytes, descriptor) = (bytes.clone(), descriptor.clone());
+            tokio::spawn(async move {
+                if sink.give(bytes).await.is_ok() {
+                    let _ = sink.end_async().await;
+                }
+                Ok::<_, Infallible>((descriptor, ()))
+            })
+        };
+        let upload = self.start_upload(repository).await?;
+        match upload.push_in(Mode::Chunked, start).await {
+            Ok(()) => Ok(()),
+            Err(PushError::Registry(error)) => Err(error),
+            Err(PushError::Produce(never)) => match never {},
+        }
+    }
 }
 
 impl Upload<Started> {
@@ -78,11 +118,43 @@ impl Upload<Started> {
         T: Send + 'static,
         E: Send + 'static,
     {
+        let produce = Arc::new(produce);
+        let start = move |mut sink: ChunkSink| {
+            let produce = Arc::clone(&produce);
+            tokio::task::spawn_blocking(move || {
+                let produced = produce(&mut sink)?;
+                // If it cannot be ended, the upload has failed and says so itself.
+                let _ = sink.end();
+                Ok(produced)
+            })
+        };
+        self.push_from(start).await
+    }
+
+    /// Like [`Upload::push`], with a producer that is started by `start`, once for each attempt.
+    pub(super) async fn push_from<T, E, P>(self, start: P) -> Result<T, PushError<E>>
+    where
+        P: Fn(ChunkSink) -> JoinHandle<Produced<T, E>> + Send + Sync,
+        T: Send + 'static,
+        E: Send + 'static,
+    {
+        let mode = self.registry().mode();
+        self.push_in(mode, start).await
+    }
+
+    async fn push_in<T, E, P>(self, mode: Mode, start: P) -> Result<T, PushError<E>>
+    where
+        P: Fn(ChunkSink) -> JoinHandle<Produced<T, E>> + Send + Sync,
+        T: Send + 'static,
+        E: Send + 'static,
+    {
         let registry = self.registry();
         let repository = self.repository();
-        let produce = Arc::new(produce);
         let mut retries = Retries::new(&registry);
         let mut renewed = false;
+        let mut mode = mode;
+        // Why an earlier form was given up.
+        let mut refused = None;
         let mut first = Some(self);
         loop {
             let upload = match first.take() {
@@ -92,10 +164,31 @@ impl Upload<Started> {
                     .await
                     .map_err(PushError::Registry)?,
             };
-            let error = match upload.push_once(Arc::clone(&produce)).await {
-                Ok(value) => return Ok(value),
-                Err(PushError::Registry(error)) => error,
-                Err(error) => return Err(error),
+            let error = match upload.push_once(mode, &start).await {
+                Ok(value) => {
+                    registry.worked(mode);
+                    return Ok(value);
+                }
+                Err(Failed::Produce(error)) => return Err(PushError::Produce(error)),
+                Err(Failed::Body(error)) => {
+                    if let Some(next) = mode.after(&error, registry.host().as_str()) {
+                        tracing::debug!(?next, reason = %error, "trying another form of upload");
+                        mode = next;
+                        refused.get_or_insert(error);
+                        continue;
+                    }
+                    match (error, refused.take()) {
+                        // What would help is what the first refusal is about.
+                        (Error::TooLarge { .. }, Some(first)) => {
+                            return Err(PushError::Registry(first));
+                        }
+                        (error, before) => {
+                            refused = before;
+                            error
+                        }
+                    }
+                }
+                Err(Failed::Commit(error)) => error,
             };
             // A token that ended in mid-body was renewed; that it helps is tried once.
             let token_ended = error.has_status(StatusCode::UNAUTHORIZED) && !renewed;
@@ -109,36 +202,31 @@ impl Upload<Started> {
         }
     }
 
-    async fn push_once<T, E, P>(self, produce: Arc<P>) -> Result<T, PushError<E>>
+    async fn push_once<T, E, P>(self, mode: Mode, start: &P) -> Result<T, Failed<E>>
     where
-        P: Fn(&mut ChunkSink) -> Result<(Descriptor, T), E> + Send + Sync + 'static,
+        P: Fn(ChunkSink) -> JoinHandle<Produced<T, E>> + Send + Sync,
         T: Send + 'static,
         E: Send + 'static,
     {
         let registry = self.registry();
         let repository = self.repository();
-        let (mut sink, body) = body::channel();
+        let (sink, body) = body::channel();
         let abandoned = sink.abandoned();
-        let running = tokio::task::spawn_blocking(move || {
-            let produced = produce(&mut sink)?;
-            // If it cannot be ended, the upload has failed and says so itself.
-            let _ = sink.end();
-            Ok(produced)
-        });
+        let running = start(sink);
         // When this fails the body is dropped, and with it the producer's way on.
-        let streamed = self.stream(body).await;
+        let sent = self.send(body, mode).await;
         let produced = running.await;
-        match (streamed, produced) {
-            (Ok(streamed), Ok(Ok((descriptor, value)))) => {
-                let committed = streamed.commit(&descriptor.digest).await;
-                committed.map(|()| value).map_err(PushError::Registry)
+        match (sent, produced) {
+            (Ok(sent), Ok(Ok((descriptor, value)))) => {
+                let committed = sent.commit(&descriptor.digest).await;
+                committed.map(|()| value).map_err(Failed::Commit)
             }
             // Either may be the other's consequence: who left first?
             (Err(error), Ok(Err(_))) if abandoned.load(Ordering::Acquire) => {
-                Err(PushError::Registry(error))
+                Err(Failed::Body(error))
             }
-            (_, Ok(Err(error))) => Err(PushError::Produce(error)),
-            (Err(error), Ok(Ok(_))) => Err(PushError::Registry(error)),
+            (_, Ok(Err(error))) => Err(Failed::Produce(error)),
+            (Err(error), Ok(Ok(_))) => Err(Failed::Body(error)),
             (_, Err(_)) => {
                 let ask = Ask::of(
                     &registry,
@@ -148,7 +236,7 @@ impl Upload<Started> {
                     "",
                     PUSH,
                 );
-                Err(PushError::Registry(Error::ProducerLost {
+                Err(Failed::Body(Error::ProducerLost {
                     place: Box::new(ask.place()),
                 }))
             }

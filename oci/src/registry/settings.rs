@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Credentials;
+use super::{Credentials, Reread};
 use crate::RegistryHost;
 
 /// Which registry, how to trust it, and how to log in.
@@ -16,6 +16,9 @@ pub struct RegistrySettings {
     pub extra_ca_pem: Vec<Vec<u8>>,
     /// Logins; those for other registries do no harm.
     pub credentials: Credentials,
+    /// Where newer logins are to be had when these are refused: a mounted Secret changes while a
+    /// push runs. `None`: nowhere.
+    pub reread: Option<Reread>,
     /// Times and sizes.
     pub limits: Limits,
 }
@@ -28,6 +31,7 @@ impl RegistrySettings {
             plain_http: false,
             extra_ca_pem: Vec::new(),
             credentials: Credentials::default(),
+            reread: None,
             limits: Limits::default(),
         }
     }

@@ -6,6 +6,7 @@
 //! ```
 //!
 //! Each step consumes the session, so that none is done twice; one that is dropped is cancelled.
+//! If that is refused: [`super::mode`].
 //! One PATCH with chunked transfer encoding and no `Content-Range` is what `docker push` does and
 //! what every registry takes (ECR silently drops the body of a second one:
 //! <https://github.com/aws/containers-roadmap/issues/2831>). In the conformance suite:
@@ -14,6 +15,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use reqwest::{Method, StatusCode, Url};
@@ -22,16 +24,17 @@ use tokio::runtime::Handle;
 use super::blobs::same_digest;
 use super::body::Body;
 use super::exchange::Retries;
+use super::mode::Mode;
 use super::{Ask, Error, PULL, PUSH, Registry, may_follow, scope};
 use crate::{Digest, Document, Repository, provider};
 
-const OCTETS: &str = "application/octet-stream";
+pub(super) const OCTETS: &str = "application/octet-stream";
 /// For the request that cancels a session: a courtesy, since registries forget sessions by themselves.
 const CANCEL_TIME: Duration = Duration::from_secs(5);
 
 /// An upload session in the state `S`. Dropped before its commit, it is cancelled in the background.
 pub struct Upload<S> {
-    session: Session,
+    pub(super) session: Session,
     state: std::marker::PhantomData<S>,
 }
 
@@ -53,12 +56,16 @@ pub enum Mount {
     NotMounted(Upload<Started>),
 }
 
-struct Session {
+pub(super) struct Session {
     registry: Registry,
     repository: Repository,
     scopes: Vec<String>,
     /// `None`: nothing to cancel any more.
-    location: Option<Url>,
+    pub(super) location: Option<Url>,
+    /// The smallest chunk that the registry takes, if it says it.
+    pub(super) chunk_min: Option<usize>,
+    /// What was taken from the body and not sent yet.
+    pub(super) kept: Bytes,
 }
 
 impl Registry {
@@ -107,7 +114,8 @@ impl Registry {
         Ok(())
     }
 
-    /// Sends a small blob from memory (a config): POST and PUT.
+    /// Sends a small blob from memory (a config): POST and PUT, or chunks where requests may not
+    /// be as large.
     ///
     /// # Errors
     /// The registry refuses or does not answer.
@@ -116,6 +124,13 @@ impl Registry {
         loop {
             let upload = self.start_upload(repository).await?;
             match upload.commit_whole(blob).await {
+                Err(error) if error.has_status(StatusCode::PAYLOAD_TOO_LARGE) => {
+                    return if provider::takes_chunks(self.host().as_str()) {
+                        self.push_chunked(repository, blob).await
+                    } else {
+                        Err(error)
+                    };
+                }
                 Err(error) if error.is_upload_unknown() => retries.pause_whatever(error).await?,
                 done => return done,
             }
@@ -139,12 +154,16 @@ impl Registry {
             repository: repository.clone(),
             scopes: ask.scopes.clone(),
             location: Some(location),
+            chunk_min: headers
+                .get("oci-chunk-min-length")
+                .and_then(|min| min.to_str().ok()?.trim().parse().ok()),
+            kept: Bytes::new(),
         }))
     }
 }
 
 impl<S> Upload<S> {
-    const fn new(session: Session) -> Self {
+    pub(super) const fn new(session: Session) -> Self {
         Self {
             session,
             state: std::marker::PhantomData,
@@ -168,13 +187,23 @@ impl<S> Upload<S> {
 }
 
 impl Upload<Started> {
+    /// Sends a body in the given form.
+    pub(super) async fn send(self, body: Body, mode: Mode) -> Result<Upload<Streamed>, Error> {
+        match mode {
+            Mode::Streamed => self.stream(body).await,
+            Mode::Chunked => self.send_chunks(body).await,
+            Mode::Whole => self.keep(body).await,
+        }
+    }
+
     /// Sends a body in one request. Never repeated: the body is gone.
-    pub(super) async fn stream(mut self, body: Body) -> Result<Upload<Streamed>, Error> {
+    async fn stream(mut self, body: Body) -> Result<Upload<Streamed>, Error> {
         let registry = self.session.registry.clone();
         let repository = self.session.repository.clone();
         let ask = self
             .session
             .ask(&registry, &repository, "upload a blob", Method::PATCH)?;
+        let login = registry.login(&ask);
         // A token that is about to end is renewed now: a 401 in the middle costs the whole body.
         let header = registry.header_for(&ask).await?;
         let progress = body.progress();
@@ -193,9 +222,12 @@ impl Upload<Started> {
         if !matches!(response.status().as_u16(), 201 | 202 | 204) {
             if response.status() == StatusCode::UNAUTHORIZED {
                 // For the next attempt's token.
-                registry
+                let learned = registry
                     .learn(&ask, response.headers(), header.as_ref())
                     .await?;
+                if !learned {
+                    registry.reread_login(&ask, login.as_ref()).await;
+                }
             }
             return Err(registry.refusal(&ask, response).await);
         }
@@ -206,21 +238,22 @@ impl Upload<Started> {
     }
 
     /// Sends a small blob and commits it.
-    async fn commit_whole(self, blob: &Document) -> Result<(), Error> {
+    async fn commit_whole(mut self, blob: &Document) -> Result<(), Error> {
         let digest = blob.descriptor.digest;
-        self.session.commit(&digest, blob.bytes.clone()).await
+        self.session.kept = Bytes::from(blob.bytes.clone());
+        self.session.commit(&digest).await
     }
 }
 
 impl Upload<Streamed> {
     /// Says what was uploaded. The registry compares.
     pub(super) async fn commit(self, digest: &Digest) -> Result<(), Error> {
-        self.session.commit(digest, Vec::new()).await
+        self.session.commit(digest).await
     }
 }
 
 impl Session {
-    fn ask<'a>(
+    pub(super) fn ask<'a>(
         &self,
         registry: &'a Registry,
         repository: &'a Repository,
@@ -238,14 +271,14 @@ impl Session {
 
     /// PUT with the digest. If it is not known whether it was carried out, the blob's presence is
     /// asked for before it is sent again.
-    async fn commit(mut self, digest: &Digest, body: Vec<u8>) -> Result<(), Error> {
+    async fn commit(mut self, digest: &Digest) -> Result<(), Error> {
         let registry = self.registry.clone();
         let repository = self.repository.clone();
         let mut ask = self.ask(&registry, &repository, "commit a blob", Method::PUT)?;
         ask.url
             .query_pairs_mut()
             .append_pair("digest", &digest.to_string());
-        let body = bytes::Bytes::from(body);
+        let body = std::mem::take(&mut self.kept);
         let shape = |request: reqwest::RequestBuilder| {
             request
                 .header(CONTENT_TYPE, OCTETS)
@@ -323,25 +356,29 @@ fn no_body(request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
 }
 
 /// The header `Location`: absolute, or relative to what was asked.
-fn location(ask: &Ask<'_>, headers: &HeaderMap) -> Result<Option<Url>, Error> {
+pub(super) fn location(ask: &Ask<'_>, headers: &HeaderMap) -> Result<Option<Url>, Error> {
     let Some(header) = headers.get(LOCATION) else {
         return Ok(None);
     };
-    let mut url = header
-        .to_str()
+    let text = header.to_str().unwrap_or_default();
+    let url = upload_place(&ask.url, text).map_err(|what| Error::protocol(ask, what))?;
+    Ok(Some(url))
+}
+
+/// Where an upload goes on, or what is wrong with the place. Pure.
+pub(crate) fn upload_place(asked: &Url, header: &str) -> Result<Url, String> {
+    let mut url = asked
+        .join(header)
         .ok()
-        .and_then(|text| ask.url.join(text).ok())
-        .ok_or_else(|| Error::protocol(ask, "names no place that could be one (Location)"))?;
-    provider::repair_scheme(&mut url, &ask.url);
-    if may_follow(&ask.url, &url) {
-        Ok(Some(url))
+        .filter(|_| !header.is_empty())
+        .ok_or("names no place that could be one (Location)")?;
+    provider::repair_scheme(&mut url, asked);
+    if may_follow(asked, &url) {
+        Ok(url)
     } else {
-        Err(Error::protocol(
-            ask,
-            format!(
-                "sends the upload to {:?}, which is not safe to follow",
-                url.origin().ascii_serialization()
-            ),
+        Err(format!(
+            "sends the upload to {:?}, which is not safe to follow",
+            url.origin().ascii_serialization()
         ))
     }
 }

@@ -72,8 +72,8 @@ pub(super) fn challenge(state: &State, method: &Method, uri: &Uri) -> Option<Str
         Access::Open => None,
         Access::Basic { .. } => Some("Basic realm=\"fake\"".to_owned()),
         Access::Bearer { .. } => {
-            let scope =
-                needed_scope(method, uri).map_or_else(String::new, |(repository, action)| {
+            let scope = needed_scope(method, uri)
+                .map_or_else(String::new, |(repository, action)| {
                     format!(",scope=\"repository:{repository}:{action}\"")
                 });
             let host = &state.host;

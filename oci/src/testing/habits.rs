@@ -3,6 +3,10 @@
 /// The habits of a registry; by default those of one that does all the specification has, and no
 /// more than it must.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a habit by itself, and named where it is set"
+)]
 pub struct Habits {
     /// How blobs may be sent.
     pub uploads: Uploads,
@@ -16,8 +20,6 @@ pub struct Habits {
     pub immutable_tags: bool,
     /// Takes manifests with zstd layers.
     pub zstd: bool,
-    /// Deletes tags and manifests.
-    pub deletes: bool,
 }
 
 impl Default for Habits {
@@ -29,7 +31,6 @@ impl Default for Habits {
             ranges: true,
             immutable_tags: false,
             zstd: true,
-            deletes: true,
         }
     }
 }

@@ -80,6 +80,12 @@ pub(super) async fn answer(
             let begun = read(request.into_body(), *limit).await;
             let mut state = lock(&shared);
             uploads::interrupted(&mut state, &method, uri.path(), &begun);
+            if harm == Harm::Close {
+                // The beginning of an answer: a closed connection without a byte would do, too,
+                // and is what a reset looks like.
+                end(&wire, "HTTP/1.1 50".len(), harm);
+                return plain(StatusCode::INTERNAL_SERVER_ERROR, "");
+            }
             return harmed(&state, &wire, 0, harm, &method, &uri);
         }
         _ => {}
@@ -144,6 +150,9 @@ fn end(wire: &Wire, bytes: usize, harm: Harm) {
     wire.end_after(bytes, how);
 }
 
+/// More than the head of a refusal has.
+const HEAD_MAX: usize = 400;
+
 /// The answer to a spoiled request. If the connection ends with it, what it says is lost.
 fn harmed(
     state: &State,
@@ -159,15 +168,16 @@ fn harmed(
     };
     let mut headers = vec![("connection", "close".to_owned())];
     match status {
-        401 => headers.extend(access::challenge(state, method, uri).map(|c| ("www-authenticate", c))),
+        401 => {
+            headers.extend(access::challenge(state, method, uri).map(|c| ("www-authenticate", c)));
+        }
         429 => headers.push(("retry-after", "0".to_owned())),
         _ => {}
     }
-    let words = "x".repeat(2 * bytes);
+    let words = "x".repeat(bytes.min(1) * 2 * HEAD_MAX);
     let response = refused(status, &headers, &words);
     if bytes > 0 {
-        // More than the head is, less than the whole.
-        end(wire, words.len(), harm);
+        end(wire, HEAD_MAX + bytes, harm);
     }
     response
 }
@@ -256,7 +266,9 @@ pub(super) fn missing(state: &State, repository: &str, bytes: &[u8]) -> Option<D
     if let Ok(manifest) = Manifest::from_bytes(bytes) {
         let mut blobs = manifest.layers.iter().chain([&manifest.config]);
         let is_there = |digest| state.blobs.contains_key(&(repository.to_owned(), digest));
-        return blobs.find(|blob| !is_there(blob.digest)).map(|blob| blob.digest);
+        return blobs
+            .find(|blob| !is_there(blob.digest))
+            .map(|blob| blob.digest);
     }
     let index = Index::from_bytes(bytes).ok()?;
     let name = |digest: &Digest| (repository.to_owned(), digest.to_string());
@@ -271,7 +283,6 @@ fn manifest(state: &mut State, asked: &Asked, repository: &str, name: &str) -> R
     let key = (repository.to_owned(), name.to_owned());
     match asked.method {
         Method::PUT => put_manifest(state, asked, repository, name),
-        Method::DELETE if !state.habits.deletes => problem(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED"),
         Method::DELETE => match state.manifests.remove(&key) {
             Some(_) => plain(StatusCode::ACCEPTED, ""),
             None => problem(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN"),
@@ -281,7 +292,10 @@ fn manifest(state: &mut State, asked: &Asked, repository: &str, name: &str) -> R
             Some((media_type, bytes)) => {
                 let digest = Digest::of(bytes);
                 let mut response = Response::new(Body::from(bytes.clone()));
-                for (name, value) in [("content-type", media_type.clone()), ("etag", etag(&digest))] {
+                for (name, value) in [
+                    ("content-type", media_type.clone()),
+                    ("etag", etag(&digest)),
+                ] {
                     if let Ok(value) = HeaderValue::from_str(&value) {
                         response.headers_mut().insert(name, value);
                     }
@@ -293,11 +307,18 @@ fn manifest(state: &mut State, asked: &Asked, repository: &str, name: &str) -> R
 }
 
 fn put_manifest(state: &mut State, asked: &Asked, repository: &str, name: &str) -> Response<Body> {
-    let Habits { immutable_tags, zstd, .. } = state.habits;
+    let Habits {
+        immutable_tags,
+        zstd,
+        ..
+    } = state.habits;
     let key = (repository.to_owned(), name.to_owned());
     let digest = Digest::of(&asked.body);
     let is_tag = !name.contains(':');
-    let there = state.manifests.get(&key).map(|(_, bytes)| Digest::of(bytes));
+    let there = state
+        .manifests
+        .get(&key)
+        .map(|(_, bytes)| Digest::of(bytes));
     if is_tag && immutable_tags && there.is_some() {
         let words = r#"{"errors":[{"code":"TAG_IMMUTABLE","message":"the tag is immutable"}]}"#;
         return plain(StatusCode::BAD_REQUEST, words);

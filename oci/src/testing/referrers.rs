@@ -5,9 +5,9 @@ use axum::http::header::HeaderValue;
 use axum::http::{Response, StatusCode};
 use serde_json::{Value, json};
 
+use super::State;
 use super::access::plain;
 use super::protocol::{Asked, problem};
-use super::State;
 use crate::{Digest, media_type};
 
 /// Adds `OCI-Subject` to the answer to a manifest that has a subject.
