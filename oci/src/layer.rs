@@ -1,18 +1,21 @@
 //! From an archive to a layer: the digests of both its forms and the blob, in one pass.
 //!
 //! ```text
-//! TarWriter ─► Digesting ─► Encoder ─► Digesting ─► sink
-//!               diffID     zstd|gzip   digest,size   file, upload, io::sink()
+//! TarWriter ─► Digesting ─► Encoder ─────────► Digesting ─► sink
+//!               diffID      │ zstd|gzip  ▲      digest,size   file, upload, io::sink()
+//!                           └► Compressors   threads of all layers
 //! ```
 //!
-//! Each stage is a `Write` that knows one thing. Synchronous: runs on a blocking thread; a slow
-//! sink is the back-pressure. Memory whatever the layer's size: the tar writer's
-//! [`crate::tar::COPY_BUFFER`], the encoder's [`Compression::memory`], and what the sink holds.
+//! Each stage is a `Write` that knows one thing. Synchronous: a layer is written by one thread,
+//! which may be a blocking one of an async program; a slow sink is the back-pressure. Memory
+//! whatever the layers' sizes: for each, the tar writer's [`crate::tar::COPY_BUFFER`] and what the
+//! sink holds; for all, [`Compressors::memory`].
 //!
 //! ```
-//! # use firn_oci::{layer, Compression, LayerWriter, Metadata};
+//! # use firn_oci::{layer, Compression, Compressors, LayerWriter, Metadata};
 //! # use std::num::NonZeroUsize;
-//! let mut tar = LayerWriter::new(Compression::Zstd, NonZeroUsize::MIN, Vec::new())?.into_tar();
+//! let pool = Compressors::new(NonZeroUsize::MIN)?;
+//! let mut tar = LayerWriter::new(Compression::ZSTD, &pool, Vec::new()).into_tar();
 //! tar.directory(b"tmp", Metadata::root(0o1777))?;
 //! let (layer, blob) = layer::finish(tar)?;
 //! # assert_eq!(layer.descriptor.size, blob.len() as u64);
@@ -20,11 +23,10 @@
 //! ```
 
 use std::io::{self, Write};
-use std::num::NonZeroUsize;
 
 use crate::compress::Encoder;
-use crate::tar::{TarError, TarWriter};
-use crate::{Compression, Descriptor, Digest, Digesting};
+use crate::tar::{Format, TarError, TarWriter};
+use crate::{Compression, Compressors, Descriptor, Digest, Digesting};
 
 /// A layer that was written: what a config (diffID) and a manifest (descriptor) say of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,27 +48,29 @@ pub struct LayerWriter<W: Write> {
 }
 
 impl<W: Write> LayerWriter<W> {
-    /// A layer without a byte yet; `threads` compress besides the caller's.
-    ///
-    /// # Errors
-    /// The compressor cannot be set up.
-    pub fn new(compression: Compression, threads: NonZeroUsize, sink: W) -> io::Result<Self> {
-        let encoder = Encoder::new(compression, threads, Digesting::new(sink))?;
-        Ok(Self {
+    /// A layer without a byte yet, which `pool` compresses.
+    pub fn new(compression: Compression, pool: &Compressors, sink: W) -> Self {
+        let encoder = Encoder::new(compression, pool, Digesting::new(sink));
+        Self {
             stack: Digesting::new(encoder),
             compression,
-        })
+        }
     }
 
-    /// A tar writer into this layer; [`finish`] ends both.
+    /// A tar writer into this layer, in Firn's own format; [`finish`] ends both.
     pub fn into_tar(self) -> TarWriter<Self> {
-        TarWriter::new(self)
+        self.into_tar_of(Format::default())
+    }
+
+    /// A tar writer into this layer, in the bytes of `format`; [`finish`] ends both.
+    pub fn into_tar_of(self, format: Format) -> TarWriter<Self> {
+        TarWriter::with_format(format, self)
     }
 
     /// Ends the blob. The sink is given back, not flushed.
     ///
     /// # Errors
-    /// The sink cannot be written.
+    /// The sink cannot be written, or a part was not compressed.
     pub fn finish(self) -> io::Result<(Layer, W)> {
         let (diff_id, uncompressed_size, encoder) = self.stack.finish();
         let (digest, size, sink) = encoder.finish()?.finish();

@@ -12,13 +12,14 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::layer::{self, LayerWriter};
 use crate::tar::{TarError, TarWriter};
-use crate::{Compression, Descriptor, Digest, Document, Index, Layer, ParseError, Reference};
+use crate::{
+    Compression, Compressors, Descriptor, Digest, Document, Index, Layer, ParseError, Reference,
+};
 
 mod archive;
 
@@ -150,13 +151,9 @@ impl Layout {
     pub fn begin_layer(
         &self,
         compression: Compression,
-        threads: NonZeroUsize,
+        pool: &Compressors,
     ) -> Result<TarWriter<LayerWriter<BlobFile>>, LayoutError> {
-        let file = self.begin_blob()?;
-        let path = file.path.clone();
-        Ok(LayerWriter::new(compression, threads, file)
-            .map_err(failed("write", &path))?
-            .into_tar())
+        Ok(LayerWriter::new(compression, pool, self.begin_blob()?).into_tar())
     }
 
     /// Ends a layer: its blob gets its name.

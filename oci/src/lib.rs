@@ -29,7 +29,7 @@ pub mod tar;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use compress::Compression;
+pub use compress::{Compression, Compressors};
 pub use config::{ContainerConfig, Healthcheck, History, ImageConfig, RootFs};
 pub use descriptor::Descriptor;
 pub use digest::{Digest, DigestError, Digesting};

@@ -4,19 +4,18 @@
     reason = "helpers; clippy allows it in test functions only"
 )]
 
-use std::num::NonZeroUsize;
 use std::path::Path;
 
 use firn_oci::layout::{LayoutError, named};
 use firn_oci::{
-    BuiltImage, Compression, ContainerConfig, History, ImageBuilder, ImageConfig, Index, Layout,
-    Manifest, Metadata, Platform,
+    BuiltImage, Compression, Compressors, ContainerConfig, History, ImageBuilder, ImageConfig,
+    Index, Layout, Manifest, Metadata, Platform,
 };
 
 fn write_image(root: &Path) -> (Layout, BuiltImage) {
     let layout = Layout::create(root).unwrap();
     let mut tar = layout
-        .begin_layer(Compression::Zstd, NonZeroUsize::MIN)
+        .begin_layer(Compression::ZSTD, &Compressors::on_all_cores().unwrap())
         .unwrap();
     tar.directory(b"etc", Metadata::root(0o755)).unwrap();
     tar.file(b"etc/motd", Metadata::root(0o644), 3, &b"hi\n"[..])
@@ -52,8 +51,8 @@ fn the_documents_are_these_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let (_, image) = write_image(dir.path());
     expect_test::expect![[r#"{"created":"1970-01-01T00:00:01Z","architecture":"amd64","os":"linux","config":{"Env":["A=<1>"],"Entrypoint":["/bin/motd"]},"rootfs":{"type":"layers","diff_ids":["sha256:56ac9578292970370ec131b2bdc7b50b84841062346ebdedbfce904e51b2f8a5"]},"history":[{"created_by":"test"}]}"#]].assert_eq(&String::from_utf8(image.config.bytes).unwrap());
-    expect_test::expect![[r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:0ad0aeee97370a9416464c9998216609ad522168579e5db8347a72fc93d19bb5","size":272},"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar+zstd","digest":"sha256:8fae4c31e4eb080ca6b865f588cf66b6a90f6905fbc4a64cb38f8ebf2009d5e4","size":121}],"annotations":{"org.opencontainers.image.revision":"abc"}}"#]].assert_eq(&String::from_utf8(image.manifest.bytes).unwrap());
-    expect_test::expect![[r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:371d452c6791ff980d38bb60ae00cccb63a9f5f335bcfeba4aa416d9e3c6537b","size":459,"platform":{"architecture":"amd64","os":"linux"},"annotations":{"io.containerd.image.name":"localhost:5000/team/motd:v1","org.opencontainers.image.ref.name":"v1"}}]}"#]]
+    expect_test::expect![[r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:0ad0aeee97370a9416464c9998216609ad522168579e5db8347a72fc93d19bb5","size":272},"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar+zstd","digest":"sha256:ed9c85941c475a1b33c395205630a81b42747a86766080ce540d849286096918","size":129}],"annotations":{"org.opencontainers.image.revision":"abc"}}"#]].assert_eq(&String::from_utf8(image.manifest.bytes).unwrap());
+    expect_test::expect![[r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:04be01a5404d300f3fc86344ac8df461ae231cccb08991b940708f986793fb11","size":459,"platform":{"architecture":"amd64","os":"linux"},"annotations":{"io.containerd.image.name":"localhost:5000/team/motd:v1","org.opencontainers.image.ref.name":"v1"}}]}"#]]
         .assert_eq(&std::fs::read_to_string(dir.path().join("index.json")).unwrap());
 }
 
@@ -164,7 +163,7 @@ fn an_unfinished_layer_leaves_nothing_behind() {
     let dir = tempfile::tempdir().unwrap();
     let layout = Layout::create(dir.path()).unwrap();
     let mut tar = layout
-        .begin_layer(Compression::Gzip, NonZeroUsize::MIN)
+        .begin_layer(Compression::GZIP, &Compressors::on_all_cores().unwrap())
         .unwrap();
     tar.directory(b"etc", Metadata::root(0o755)).unwrap();
     drop(tar);

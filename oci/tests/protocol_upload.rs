@@ -5,14 +5,15 @@
 )]
 
 use std::io::{self, Write};
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use firn_oci::registry::{ChunkSink, Error, Limits, Mount, PushError, Registry, RegistrySettings};
 use firn_oci::testing::{Answer, FakeRegistry};
-use firn_oci::{Compression, Descriptor, Digest, Document, LayerWriter, Repository, media_type};
+use firn_oci::{
+    Compression, Compressors, Descriptor, Digest, Document, LayerWriter, Repository, media_type,
+};
 
 const UPLOADS: &str = "/blobs/uploads/";
 
@@ -32,7 +33,8 @@ fn producer(
     let asked = Arc::clone(asked);
     move |sink| {
         asked.fetch_add(1, Ordering::SeqCst);
-        let mut layer = LayerWriter::new(Compression::None, NonZeroUsize::MIN, sink)?;
+        let pool = Compressors::on_all_cores()?;
+        let mut layer = LayerWriter::new(Compression::NONE, &pool, sink);
         let mut left = size;
         while left > 0 {
             let part = left.min(100_000);

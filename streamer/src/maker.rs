@@ -2,12 +2,11 @@
 //! Synchronous: for a blocking thread.
 
 use std::io::Write;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use firn_crd::exit::Reason;
-use firn_oci::{Compression, Layer, LayerWriter, TarWriter};
+use firn_oci::{Compression, Compressors, Layer, LayerWriter, TarWriter};
 
 use crate::closure::Closure;
 use crate::failure::{Failure, chain};
@@ -26,6 +25,8 @@ pub struct Maker {
     pub contents: Contents,
     /// How the blob is compressed.
     pub compression: Compression,
+    /// The threads that do it.
+    pub pool: Compressors,
     /// Which layer of the image it is, for those who watch.
     pub index: usize,
     /// Who watches.
@@ -40,7 +41,7 @@ impl Maker {
             source,
         })?;
         let failed = |error| LayerError::Write(firn_oci::tar::TarError::Write(error));
-        let writer = LayerWriter::new(self.compression, NonZeroUsize::MIN, sink).map_err(failed)?;
+        let writer = LayerWriter::new(self.compression, &self.pool, sink);
         let mut tar = TarWriter::new(Watched {
             sink: writer,
             layer: self.index,

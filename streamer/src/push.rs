@@ -154,9 +154,9 @@ fn previous(build: &Build, target: &Target) -> Result<Vec<Previous>> {
 
 fn compression(wanted: Wanted) -> Compression {
     match wanted {
-        Wanted::Zstd => Compression::Zstd,
-        Wanted::Gzip => Compression::Gzip,
-        Wanted::None => Compression::None,
+        Wanted::Zstd => Compression::ZSTD,
+        Wanted::Gzip => Compression::GZIP,
+        Wanted::None => Compression::NONE,
     }
 }
 

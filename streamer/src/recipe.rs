@@ -148,16 +148,16 @@ mod tests {
     #[test]
     fn the_key_follows_everything_the_bytes_depend_on() {
         let (app, both) = ([path("app")], [path("app"), path("lib")]);
-        let first = key(1, &app, Compression::Zstd);
-        assert_eq!(first, key(1, &app, Compression::Zstd));
-        assert_ne!(first, key(2, &app, Compression::Zstd));
-        assert_ne!(first, key(1, &app, Compression::Gzip));
-        assert_ne!(first, key(1, &both, Compression::Zstd));
+        let first = key(1, &app, Compression::ZSTD);
+        assert_eq!(first, key(1, &app, Compression::ZSTD));
+        assert_ne!(first, key(2, &app, Compression::ZSTD));
+        assert_ne!(first, key(1, &app, Compression::GZIP));
+        assert_ne!(first, key(1, &both, Compression::ZSTD));
     }
 
     #[test]
     fn a_manifest_tells_its_layers_and_the_first_one_that_does_is_believed() {
-        let key = key(1, &[path("app")], Compression::Zstd);
+        let key = key(1, &[path("app")], Compression::ZSTD);
         let diff_id = Digest::of(b"tar");
         let plain = Descriptor::of("application/vnd.oci.image.layer.v1.tar+zstd", b"blob");
         let annotated = annotate(plain.clone(), &key, &diff_id);

@@ -2,11 +2,10 @@
 //! layer, its SHA-256, Firn's compressor, the blob's SHA-256, on all cores; then a plain upload of
 //! the blobs, as many at once as there are cores. No NAR hash is checked, no manifest is made.
 
-use std::num::NonZeroUsize;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use firn_oci::{Compression, Layer, LayerWriter, layer};
+use firn_oci::{Compression, Compressors, Layer, LayerWriter, layer};
 use futures::{TryStreamExt as _, stream};
 use reqwest::Client;
 
@@ -29,11 +28,9 @@ impl std::fmt::Debug for Blob {
 ///
 /// Errors: the store cannot be read.
 pub fn make(store: &Path, layers: &[Vec<String>]) -> Result<Vec<Blob>> {
+    let pool = Compressors::on_all_cores()?;
     on_all_cores(layers, |paths| {
-        // One thread for each layer, and one for its compressor, which is never without: other
-        // numbers of them would make other bytes.
-        let writer = LayerWriter::new(Compression::Zstd, NonZeroUsize::MIN, Vec::new())?;
-        let mut tar = writer.into_tar();
+        let mut tar = LayerWriter::new(Compression::ZSTD, &pool, Vec::new()).into_tar();
         tree::write(&mut tar, store, paths)?;
         let (layer, bytes) = layer::finish(tar)?;
         Ok(Blob { layer, bytes })

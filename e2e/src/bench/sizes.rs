@@ -3,11 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::num::NonZeroUsize;
 use std::path::Path;
 
 use anyhow::Result;
-use firn_oci::{Compression, LayerWriter, layer};
+use firn_oci::{Compression, Compressors, LayerWriter, layer};
 
 use super::{on_all_cores, tree};
 
@@ -19,9 +18,9 @@ pub type Sizes = BTreeMap<String, u64>;
 /// Errors: the store cannot be read.
 pub fn sizes<'a>(store: &Path, paths: impl IntoIterator<Item = &'a String>) -> Result<Sizes> {
     let paths: Vec<&String> = paths.into_iter().collect();
+    let pool = Compressors::on_all_cores()?;
     let sizes = on_all_cores(&paths, |base| {
-        let writer = LayerWriter::new(Compression::Zstd, NonZeroUsize::MIN, io::sink())?;
-        let mut tar = writer.into_tar();
+        let mut tar = LayerWriter::new(Compression::ZSTD, &pool, io::sink()).into_tar();
         tree::write(&mut tar, store, std::slice::from_ref(*base))?;
         let (layer, _) = layer::finish(tar)?;
         Ok(layer.descriptor.size)

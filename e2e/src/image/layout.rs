@@ -1,14 +1,12 @@
 //! Trees become an OCI layout.
 
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::thread;
 
 use firn_crd::run::CONTRACT;
 use firn_oci::layout::{LayoutError, named};
 use firn_oci::{
-    Compression, ContainerConfig, Descriptor, Digest, History, ImageBuilder, Layer, Layout,
-    Platform, Reference,
+    Compression, Compressors, ContainerConfig, Descriptor, Digest, History, ImageBuilder, Layer,
+    Layout, Platform, Reference,
 };
 use jiff::Timestamp;
 
@@ -18,7 +16,7 @@ use super::{Contents, Error, Image, Tree};
 /// The images' names until they are pushed somewhere: no registry answers to it.
 const HOST: &str = "firn.invalid";
 /// Every registry, proxy and runtime takes gzip; zstd would save 15 % of 30 MB.
-const COMPRESSION: Compression = Compression::Gzip;
+const COMPRESSION: Compression = Compression::GZIP;
 /// Label: [`CONTRACT`], so that a person can see which operator and builder fit.
 const LABEL_CONTRACT: &str = "dev.firn.contract";
 
@@ -86,8 +84,8 @@ pub(super) fn write(
 
 fn layer(layout: &Layout, tree: &Tree, folder: &Path) -> Result<Layer, Error> {
     let failed = failed(folder);
-    let threads = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-    let mut tar = layout.begin_layer(COMPRESSION, threads).map_err(failed)?;
+    let pool = Compressors::on_all_cores().map_err(file("compress", folder))?;
+    let mut tar = layout.begin_layer(COMPRESSION, &pool).map_err(failed)?;
     tree.write_tar(&mut tar)?;
     layout.finish_layer(tar).map_err(failed)
 }

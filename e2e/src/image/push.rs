@@ -102,20 +102,17 @@ fn refused(source: firn_oci::registry::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroUsize;
-
     use firn_oci::testing::FakeRegistry;
-    use firn_oci::{Compression, History, ImageBuilder, Metadata, Platform};
+    use firn_oci::{Compression, Compressors, History, ImageBuilder, Metadata, Platform};
 
     use super::*;
 
     fn layout(folder: &Path) -> Digest {
         let layout = Layout::create(folder).unwrap();
         let mut builder = ImageBuilder::new(Platform::linux("amd64"));
+        let pool = Compressors::on_all_cores().unwrap();
         for name in [b"a", b"b"] {
-            let mut tar = layout
-                .begin_layer(Compression::Gzip, NonZeroUsize::MIN)
-                .unwrap();
+            let mut tar = layout.begin_layer(Compression::GZIP, &pool).unwrap();
             tar.directory(name, Metadata::root(0o755)).unwrap();
             let layer = layout.finish_layer(tar).unwrap();
             builder = builder.layer(layer, History::default());

@@ -49,12 +49,13 @@ impl Registry {
     /// up. The call returns after the producer has.
     ///
     /// ```no_run
-    /// # use firn_oci::{layer, Compression, Layer, LayerWriter, Metadata, Repository};
+    /// # use firn_oci::{layer, Compression, Compressors, Layer, LayerWriter, Metadata, Repository};
     /// # use firn_oci::registry::{PushError, Registry};
-    /// # use std::num::NonZeroUsize;
     /// # async fn f(registry: Registry, repository: Repository) -> Result<Layer, PushError<Box<dyn std::error::Error + Send + Sync>>> {
-    /// registry.push_stream(&repository, |sink| {
-    ///     let mut tar = LayerWriter::new(Compression::Zstd, NonZeroUsize::MIN, sink)?.into_tar();
+    /// # let io_error = |error: std::io::Error| PushError::Produce(error.into());
+    /// let pool = Compressors::on_all_cores().map_err(io_error)?;
+    /// registry.push_stream(&repository, move |sink| {
+    ///     let mut tar = LayerWriter::new(Compression::ZSTD, &pool, sink).into_tar();
     ///     tar.directory(b"tmp", Metadata::root(0o1777))?;
     ///     let (layer, _) = layer::finish(tar)?;
     ///     Ok((layer.descriptor.clone(), layer))

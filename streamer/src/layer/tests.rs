@@ -1,9 +1,8 @@
 use std::fs;
-use std::num::NonZeroUsize;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use firn_oci::{Compression, Layer, LayerWriter};
+use firn_oci::{Compression, Compressors, Layer, LayerWriter};
 use tempfile::TempDir;
 
 use super::*;
@@ -76,8 +75,8 @@ fn fixture(reverse: bool, read: u32, exec: u32) -> Fixture {
 
 fn write(store: &Path, closure: &Closure, paths: &[StorePath]) -> Result<Layer, LayerError> {
     let failed = |error| LayerError::Write(firn_oci::tar::TarError::Write(error));
-    let writer = LayerWriter::new(Compression::None, NonZeroUsize::MIN, io::sink());
-    let mut tar = writer.map_err(failed)?.into_tar();
+    let pool = Compressors::on_all_cores().map_err(failed)?;
+    let mut tar = LayerWriter::new(Compression::NONE, &pool, io::sink()).into_tar();
     let contents = Contents::Paths(crate::input::Paths {
         profile: Profile::Nar1,
         paths: paths.to_vec(),

@@ -182,9 +182,9 @@ pub enum CompressionName {
 impl From<CompressionName> for Compression {
     fn from(name: CompressionName) -> Self {
         match name {
-            CompressionName::Zstd => Self::Zstd,
-            CompressionName::Gzip => Self::Gzip,
-            CompressionName::None => Self::None,
+            CompressionName::Zstd => Self::ZSTD,
+            CompressionName::Gzip => Self::GZIP,
+            CompressionName::None => Self::NONE,
         }
     }
 }

@@ -13,7 +13,7 @@ use std::thread;
 
 use firn_crd::exit::Reason;
 use firn_oci::layout::named;
-use firn_oci::{Compression, Layer, Layout, Metadata, Reference, TarWriter};
+use firn_oci::{Compression, Compressors, Layer, Layout, Metadata, Reference, TarWriter};
 use serde::Serialize;
 
 use super::arguments::LoadArguments;
@@ -33,6 +33,7 @@ pub(super) async fn load(arguments: LoadArguments) -> Result<()> {
         source,
         name: arguments.name.clone(),
         compression: arguments.image.compression.into(),
+        pool: Compressors::on_all_cores().map_err(|error| Failure::internal(&error))?,
         watch: Arc::clone(&bars) as _,
     };
     let into = arguments.into.clone();
@@ -66,6 +67,7 @@ struct Making {
     source: Source,
     name: String,
     compression: Compression,
+    pool: Compressors,
     watch: Arc<dyn Watch>,
 }
 
@@ -151,7 +153,7 @@ impl Making {
     fn archive<W: Write>(&self, sink: W) -> Result<Loaded> {
         let mut layers = Vec::new();
         for index in 0..self.source.image.layers.len() {
-            let (layer, _) = self.make(index, Compression::None, io::sink())?;
+            let (layer, _) = self.make(index, Compression::NONE, io::sink())?;
             layers.push(layer);
         }
         let (config, _) = documents(&self.source.image, layers.iter());
@@ -219,6 +221,7 @@ impl Making {
             closure: Arc::clone(&self.source.closure),
             contents: layer.contents.clone(),
             compression,
+            pool: self.pool.clone(),
             index,
             watch: Arc::clone(&self.watch),
         })
@@ -227,7 +230,7 @@ impl Making {
     /// The uncompressed archive of a layer, to be read: another thread writes it. If that fails the
     /// reader ends early, which the tar writer notices.
     fn reader(&self, index: usize) -> Result<impl Read> {
-        let maker = self.maker(index, Compression::None)?;
+        let maker = self.maker(index, Compression::NONE)?;
         let (reader, writer) = io::pipe().map_err(|error| Failure::internal(&error))?;
         thread::spawn(move || {
             if let Err(error) = maker.write(writer) {

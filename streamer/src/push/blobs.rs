@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use firn_oci::registry::{Mount, PushError};
-use firn_oci::{Compression, Document, Layer};
+use firn_oci::{Compression, Compressors, Document, Layer};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use crate::closure::Closure;
@@ -16,8 +16,7 @@ use crate::recipe::{self, Key, Known, KnownLayer};
 use crate::target::{Target, failure};
 use crate::watch::Watch;
 
-/// Layers that are made at once. Compression is the limit, and each encoder has a thread besides
-/// the one that reads.
+/// Layers that are made at once. Each has a thread that reads and hashes; what compresses is shared.
 pub const IN_FLIGHT: usize = 2;
 /// Layers whose contents are below this are kept in memory between being made and being sent, so
 /// that one which the registry has under another recipe is not sent. In bytes. Larger ones are
@@ -48,6 +47,7 @@ pub(super) struct Blobs<'a> {
     pub(super) target: &'a Target,
     pub(super) store: PathBuf,
     pub(super) compression: Compression,
+    pub(super) pool: Compressors,
     pub(super) known: &'a Known,
     pub(super) watch: &'a Arc<dyn Watch>,
 }
@@ -82,6 +82,7 @@ impl Blobs<'_> {
                 closure: Arc::clone(closure),
                 contents: contents.clone(),
                 compression: self.compression,
+                pool: self.pool.clone(),
                 index,
                 watch: Arc::clone(self.watch),
             };

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use firn_oci::registry::ManifestName;
-use firn_oci::{Compression, Digest, Document, Layer, Manifest, Repository, media_type};
+use firn_oci::{
+    Compression, Compressors, Digest, Document, Layer, Manifest, Repository, media_type,
+};
 
 use super::blobs::{Blobs, Placed, Placement};
 use crate::closure::Closure;
@@ -110,6 +112,7 @@ impl Transfer<'_> {
             target: self.target,
             store: self.store.clone(),
             compression: self.compression,
+            pool: Compressors::on_all_cores().map_err(|error| Failure::internal(&error))?,
             known,
             watch: &self.watch,
         };

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use firn_oci::{Compression, Layer, LayerWriter};
+use firn_oci::{Compression, Compressors, Layer, LayerWriter};
 use firn_streamer::closure::{Closure, PathInfo};
 use firn_streamer::input::{Contents, Paths, Profile};
 use firn_streamer::layer::Store;
@@ -90,8 +90,8 @@ pub(crate) fn layer(
     threads: usize,
 ) -> Layer {
     let threads = NonZeroUsize::new(threads).unwrap();
-    let writer = LayerWriter::new(compression, threads, std::io::sink()).unwrap();
-    let mut tar = writer.into_tar();
+    let pool = Compressors::new(threads).unwrap();
+    let mut tar = LayerWriter::new(compression, &pool, std::io::sink()).into_tar();
     let contents = Contents::Paths(Paths {
         profile: Profile::Nar1,
         paths: paths.to_vec(),

@@ -57,7 +57,7 @@ fn two_stores_give_the_same_layers() {
     }
     let mut shuffled = packages.clone();
     shuffled.reverse();
-    for compression in [Compression::Zstd, Compression::Gzip, Compression::None] {
+    for compression in [Compression::ZSTD, Compression::GZIP, Compression::NONE] {
         let first = digests(one.path(), &packages, compression, 1);
         assert_eq!(
             first,

@@ -60,7 +60,7 @@ impl Made {
             let dir = self.dir.path();
             let known = self.layers.entry(planned.paths.clone());
             *known.or_insert_with(|| {
-                let made = layer(dir, &closure, &planned.paths, Compression::None, 1);
+                let made = layer(dir, &closure, &planned.paths, Compression::NONE, 1);
                 (made.descriptor.digest, made.descriptor.size)
             })
         });
