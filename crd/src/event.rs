@@ -2,7 +2,8 @@
 
 use strum::{Display, EnumIter, EnumString, IntoStaticStr};
 
-/// `reason` of an event. The names are API: add, never rename.
+/// `reason` of an event. The names are API: add, never rename. All of them are sent; what a later
+/// version tells gets its word with it.
 #[derive(
     Debug,
     Clone,
@@ -34,16 +35,12 @@ pub enum EventReason {
     ImagePushed,
     /// Tags were moved.
     TagsUpdated,
-    /// An image was signed.
-    ImageSigned,
     /// A newer run took over.
     BuildSuperseded,
     /// A run was cancelled.
     BuildCancelled,
     /// Old builds were deleted.
     HistoryPruned,
-    /// The registry has what was published again.
-    DriftRepaired,
     /// The source could not be read.
     SourceFetchFailed,
     /// A build failed.
@@ -58,12 +55,8 @@ pub enum EventReason {
     QuotaExceeded,
     /// A node cannot give the isolation that was asked for.
     SandboxUnavailable,
-    /// The registry has something else than was published.
-    TagDrift,
     /// A Secret or `ConfigMap` is missing.
     SecretMissing,
-    /// The image could not be deleted from the registry.
-    DeletionBlocked,
 }
 
 impl EventReason {
@@ -78,11 +71,9 @@ impl EventReason {
             | Self::BuildSucceeded
             | Self::ImagePushed
             | Self::TagsUpdated
-            | Self::ImageSigned
             | Self::BuildSuperseded
             | Self::BuildCancelled
-            | Self::HistoryPruned
-            | Self::DriftRepaired => false,
+            | Self::HistoryPruned => false,
             Self::SourceFetchFailed
             | Self::BuildFailed
             | Self::BuildRetrying
@@ -90,9 +81,7 @@ impl EventReason {
             | Self::PodEvicted
             | Self::QuotaExceeded
             | Self::SandboxUnavailable
-            | Self::TagDrift
-            | Self::SecretMissing
-            | Self::DeletionBlocked => true,
+            | Self::SecretMissing => true,
         }
     }
 }

@@ -170,6 +170,7 @@ fn of_failure(run: &Run, decision: &Decision<'_>) -> Event {
     let event = match (reason, container.as_deref()) {
         (Some(Reason::SandboxUnavailable), _) => EventReason::SandboxUnavailable,
         (Some(Reason::SecretMissing), _) => EventReason::SecretMissing,
+        (Some(Reason::PodEvicted), _) => EventReason::PodEvicted,
         (_, Some("fetch")) => EventReason::SourceFetchFailed,
         (_, Some("check" | "push")) => EventReason::PushFailed,
         _ => EventReason::BuildFailed,
