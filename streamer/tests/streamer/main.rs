@@ -11,3 +11,4 @@ mod process;
 mod push;
 mod same_digest;
 mod small_change;
+mod surroundings;
