@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 
 use super::Layout;
 use super::files::At;
-use super::wait::{until, when};
+use crate::wait::{until, when};
 
 /// Ending a few hundred processes takes well under a second; a machine that swaps takes longer.
 const END: Duration = Duration::from_secs(20);
@@ -99,7 +99,7 @@ impl Group {
                 "this process runs inside the cluster and would end itself: leave `firn-cluster exec` first"
             );
         }
-        until(END, "the cluster's processes to end", || {
+        until("the cluster's processes have ended", END, || {
             let left = self.processes();
             for pid in left.iter().filter_map(|pid| Pid::from_raw(*pid)) {
                 // It may have ended already.
@@ -120,7 +120,7 @@ impl Group {
 
     fn remove_empty(&self, below: &str) -> Result<()> {
         let groups: Vec<PathBuf> = self.roots().iter().map(|root| root.join(below)).collect();
-        until(END, "the cluster's control groups to go", || {
+        until("the cluster's control groups are gone", END, || {
             let left: Vec<String> = groups
                 .iter()
                 .filter_map(|group| remove_tree(group).err())

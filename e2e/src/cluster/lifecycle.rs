@@ -17,8 +17,8 @@ use super::files::At;
 use super::lock::Lock;
 use super::process::Process;
 use super::progress::{say, step};
-use super::wait::{unless_failed, until, when};
 use super::{Layout, Machine, build, control_plane, images, machine, network, relay, requirements};
+use crate::wait::{unless_failed, until, when};
 
 /// A machine's first process is there after a few milliseconds.
 const MACHINE_STARTS: Duration = Duration::from_secs(30);
@@ -112,7 +112,7 @@ pub fn node_off(layout: &Layout, node: u8) -> Result<()> {
     let machine = Machine::Node(node);
     let process = init(layout, machine).with_context(|| format!("{machine} is not up"))?;
     end(process, Signal::KILL)?;
-    until(MACHINE_STARTS, "the node to end", || {
+    until("the node has ended", MACHINE_STARTS, || {
         Ok(when(!process.is_alive(), "its first process still runs"))
     })?;
     forget(layout, machine)?;
@@ -275,7 +275,7 @@ fn clear(layout: &Layout) -> Result<()> {
 fn start_machine(layout: &Layout, machine: Machine) -> Result<Process> {
     forget(layout, machine)?;
     machine::spawn(layout, machine)?;
-    until(MACHINE_STARTS, "its first process", || {
+    until("its first process runs", MACHINE_STARTS, || {
         Ok(unless_failed(
             init(layout, machine).context("no process yet"),
         ))
@@ -327,7 +327,7 @@ fn repair(layout: &Layout, machine: Machine) -> Result<bool> {
 /// Waits until the machine has started all its components once.
 fn wait_until_started(layout: &Layout, machine: Machine) -> Result<()> {
     let marker = layout.started_marker(machine);
-    until(CLUSTER_STARTS, "its components to be started", || {
+    until("its components are started", CLUSTER_STARTS, || {
         if init(layout, machine).is_none() {
             bail!("{machine} has ended");
         }
@@ -364,7 +364,7 @@ fn dns_answers(layout: &Layout) -> Result<String> {
 
 fn wait_until_ready(layout: &Layout, nodes: u8) -> Result<()> {
     step("API server", || {
-        while_alive(layout, Machine::Control, "the API server", || {
+        while_alive(layout, Machine::Control, "the API server answers", || {
             ask(layout, &["get", "--raw", "/readyz"])
         })
     })?;
@@ -411,7 +411,7 @@ fn while_alive(
     what: &str,
     look: impl Fn() -> Result<String>,
 ) -> Result<()> {
-    until(CLUSTER_STARTS, what, || {
+    until(what, CLUSTER_STARTS, || {
         if init(layout, machine).is_none() {
             bail!("{machine} has ended");
         }

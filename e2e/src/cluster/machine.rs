@@ -17,8 +17,8 @@ use super::command::output;
 use super::component::Component;
 use super::files::At;
 use super::process::Process;
-use super::wait::{unless_failed, until};
 use super::{Layout, network, node};
+use crate::wait::{unless_failed, until};
 
 /// The API server needs a few seconds, on a busy machine many.
 const API_SERVER_STARTS: Duration = Duration::from_secs(120);
@@ -172,7 +172,7 @@ fn prepare(layout: &Layout, machine: Machine, component: Component) -> Result<()
 }
 
 fn wait_for_api_server(layout: &Layout, user: &str) -> Result<()> {
-    until(API_SERVER_STARTS, "the API server", || {
+    until("the API server answers", API_SERVER_STARTS, || {
         let mut kubectl = Command::new(layout.program("kube"));
         kubectl
             .arg("kubectl")

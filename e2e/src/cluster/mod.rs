@@ -38,7 +38,6 @@ pub mod relay;
 mod requirements;
 pub mod services;
 pub mod target;
-mod wait;
 
 pub use layout::Layout;
 pub use machine::Machine;

@@ -13,7 +13,7 @@ use anyhow::Result;
 
 use super::command::output;
 use super::files::At;
-use super::wait::{unless_failed, until};
+use crate::wait::{unless_failed, until};
 
 /// The control machine, where the API server listens.
 pub const CONTROL: Ipv4Addr = Ipv4Addr::new(10, 89, 0, 1);
@@ -81,8 +81,8 @@ pub(super) fn make_bridge() -> Result<()> {
 /// In a node, once the other end has been plugged in.
 pub(super) fn configure_node(node: u8) -> Result<()> {
     until(
+        "the node's network interface is there",
         Duration::from_secs(10),
-        "the node's network interface",
         || Ok(unless_failed(ip("link show eth0"))),
     )?;
     ip(&format!("addr add {}/24 dev eth0", node_address(node)))?;
@@ -100,7 +100,7 @@ pub(super) fn plug_in(control: i32, node: u8, node_pid: i32) -> Result<()> {
         output(&mut command).map(drop)
     };
     // The kernel takes a moment to remove the cable of a node that was switched off.
-    until(Duration::from_secs(10), "the old cable to go", || {
+    until("the old cable is gone", Duration::from_secs(10), || {
         let link = format!("link add node-{node} type veth peer name eth0 netns {node_pid}");
         Ok(unless_failed(in_control(link)))
     })?;

@@ -13,8 +13,8 @@ use super::command::output;
 use super::files::At;
 use super::images::PAUSE;
 use super::network::{DNS, DOMAIN, PODS, node_address, node_pods};
-use super::wait::{unless_failed, until};
 use super::{Layout, Machine};
+use crate::wait::{unless_failed, until};
 
 /// containerd reads its database and loads plugins.
 const CONTAINERD_STARTS: Duration = Duration::from_secs(30);
@@ -74,7 +74,7 @@ pub(super) fn import_images(layout: &Layout) -> Result<()> {
         command.args(["--namespace", "k8s.io"]);
         command
     };
-    until(CONTAINERD_STARTS, "containerd", || {
+    until("containerd answers", CONTAINERD_STARTS, || {
         Ok(unless_failed(output(ctr().arg("version")).map(drop)))
     })?;
     let folder = layout.images();

@@ -29,8 +29,8 @@ use super::network::{API_SERVER_PORT, CONTROL};
 use super::pki::write_secret;
 use super::process::Process;
 use super::progress::say;
-use super::wait::{unless_failed, until, when};
 use super::{Layout, Machine, kubeconfig};
+use crate::wait::{unless_failed, until, when};
 
 /// Connections at a time; more wait in the kernel's queue. A `kubectl` has one.
 const CONNECTIONS_MAX: usize = 64;
@@ -94,7 +94,11 @@ fn listen(before: Option<u16>) -> Result<TcpListener> {
     let at = |port| {
         TcpListener::bind((Ipv4Addr::LOCALHOST, port)).context("failed to listen on 127.0.0.1")
     };
-    let same = before.map(|port| until(PORT_FREES, "the port", || Ok(unless_failed(at(port)))));
+    let same = before.map(|port| {
+        until("the port is free", PORT_FREES, || {
+            Ok(unless_failed(at(port)))
+        })
+    });
     match same {
         Some(Ok(listener)) => Ok(listener),
         _ => at(0),
@@ -117,7 +121,7 @@ fn spawn(layout: &Layout, listener: TcpListener) -> Result<()> {
         .stderr(err)
         .spawn()
         .context("failed to start the relay")?;
-    until(START, "the relay to start", || {
+    until("the relay has started", START, || {
         if let Some(how) = child.try_wait().context("failed to look at the relay")? {
             let log = fs::read_to_string(&log).unwrap_or_default();
             bail!("the relay ended ({how}): {}", log.trim());

@@ -16,8 +16,8 @@ use super::lock::Lock;
 use super::machine::own_program;
 use super::pki::{Authority, Subject, write_secret};
 use super::progress::{say, step};
-use super::wait::{unless_failed, until};
 use super::{Layout, Machine, command};
+use crate::wait::{unless_failed, until};
 
 /// Where all of it is.
 pub const NAMESPACE: &str = "firn-e2e";
@@ -139,7 +139,7 @@ fn create(layout: &Layout) -> Result<Services> {
 }
 
 fn wait_until_ready(layout: &Layout) -> Result<()> {
-    until(START, "the services' pods", || {
+    until("the services' pods are available", START, || {
         let wait = [
             "wait",
             "--for=condition=Available",
@@ -153,7 +153,7 @@ fn wait_until_ready(layout: &Layout) -> Result<()> {
     // Available is about pods: kube-proxy learns of them up to a second later.
     for (service, port) in [("git", 443), ("registry", 443), ("plain", 5000)] {
         let address = format!("{}:{port}", host(service));
-        until(START, &address, || {
+        until(&format!("{address} answers"), START, || {
             let mut probe = enter(layout, Machine::Control)?;
             probe
                 .arg(own_program()?)
