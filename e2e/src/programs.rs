@@ -25,12 +25,10 @@ const SOURCES: [&str; 6] = [
 ];
 
 /// The folder that has the programs of `packages`, built with cargo's folder `target` if the
-/// cache has none of these sources. Programs of other sources are forgotten: one set is kept.
+/// cache has none of these sources.
 pub fn release(cache: &Path, target: &Path, packages: &[&str]) -> Result<PathBuf> {
-    let sets = cache.join("firn-programs");
-    let folder = sets.join(key(&repository())?);
+    let folder = cache.join("firn-programs").join(key(&repository())?);
     cached(cache, &folder, |partial| {
-        forget_others(&sets, partial)?;
         let built = step("Firn's programs, release build", || {
             Ok(binaries::build(packages, &repository(), target)?)
         })?;
@@ -43,17 +41,6 @@ pub fn release(cache: &Path, target: &Path, packages: &[&str]) -> Result<PathBuf
         Ok(())
     })?;
     Ok(folder)
-}
-
-fn forget_others(sets: &Path, but: &Path) -> Result<()> {
-    for entry in fs::read_dir(sets).with_context(|| format!("failed to read {}", sets.display()))? {
-        let path = entry?.path();
-        if path != but {
-            fs::remove_dir_all(&path)
-                .with_context(|| format!("failed to remove {}", path.display()))?;
-        }
-    }
-    Ok(())
 }
 
 fn key(repository: &Path) -> Result<String> {

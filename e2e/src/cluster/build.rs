@@ -35,8 +35,13 @@ pub fn programs(layout: &Layout) -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// How many folders of one kind stay in the cache: what is used now, and what was before a change
+/// that may be taken back.
+const KEPT: usize = 2;
+
 /// Fills `folder` by `make` unless it exists. `make` works on another folder, which becomes it
-/// by being renamed; what an earlier call left half-made is thrown away.
+/// by being renamed; what an earlier call left half-made is thrown away. Of the folders beside it
+/// only the newest stay, [`KEPT`] together with it.
 pub fn cached(cache: &Path, folder: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     if folder.exists() {
         return Ok(());
@@ -51,7 +56,25 @@ pub fn cached(cache: &Path, folder: &Path, make: impl FnOnce(&Path) -> Result<()
     }
     fs::create_dir_all(&partial).at("create", &partial)?;
     make(&partial)?;
-    fs::rename(&partial, folder).at("give its name to", folder)
+    fs::rename(&partial, folder).at("give its name to", folder)?;
+    forget_old(folder)
+}
+
+fn forget_old(newest: &Path) -> Result<()> {
+    let beside = newest.parent().unwrap_or(newest);
+    let mut others = Vec::new();
+    for entry in fs::read_dir(beside).at("read", beside)? {
+        let path = entry.at("read", beside)?.path();
+        if path != newest {
+            let made = path.metadata().and_then(|metadata| metadata.modified());
+            others.push((made.at("look at", &path)?, path));
+        }
+    }
+    others.sort();
+    for (_, path) in others.iter().rev().skip(KEPT - 1) {
+        fs::remove_dir_all(path).at("remove", path)?;
+    }
+    Ok(())
 }
 
 fn write_sources(to: &Path) -> Result<()> {
@@ -83,6 +106,8 @@ fn go_build(layout: &Layout, sources: &Path, part: &Part, to: &Path) -> Result<(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -102,6 +127,20 @@ mod tests {
         .unwrap();
         assert!(folder.join("whole").exists());
         cached(cache.path(), &folder, |_| anyhow::bail!("made twice")).unwrap();
+    }
+
+    #[test]
+    fn what_is_newest_stays_and_what_is_old_goes() {
+        let cache = tempfile::tempdir().unwrap();
+        let folder = |name: &str| cache.path().join("programs").join(name);
+        for (name, age) in [("a", 30), ("b", 20), ("c", 0)] {
+            cached(cache.path(), &folder(name), |_| Ok(())).unwrap();
+            let made = fs::metadata(folder(name)).unwrap().modified().unwrap();
+            let file = fs::File::open(folder(name)).unwrap();
+            file.set_modified(made - Duration::from_secs(age)).unwrap();
+        }
+        let left = ["a", "b", "c"].map(|name| folder(name).exists());
+        assert_eq!(left, [false, true, true]);
     }
 
     #[test]
