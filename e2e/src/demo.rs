@@ -1,4 +1,5 @@
-//! `make demo`: the main job, told while it happens. Every figure it prints is read from status.
+//! `make demo`: the main job, told while it happens. Every figure it prints is read from status; a
+//! story tells the same and compares them with the registry's own log.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -15,19 +16,29 @@ use crate::wait::{Seen, eventually};
 /// The namespace the demo works in and leaves behind to look at.
 pub const NAMESPACE: &str = "demo";
 
-/// Installs Firn, builds an image, runs it, moves its lock file, and shows what the second build
-/// had to push. `images` are Firn's own.
+/// Where the demo's lines go.
+pub type Say<'a> = &'a (dyn Fn(&str) + Sync);
+
+/// Installs Firn and tells the demo on standard output. `images` are Firn's own.
 ///
 /// # Errors
 /// Whatever goes wrong, with what was seen last.
 pub async fn run(images: &Path) -> Result<()> {
-    step("Firn is installed with its chart");
+    step(&print, "Firn is installed with its chart");
     let cluster = Cluster::from_env()?;
     install_chart(&cluster, &push_images(&cluster, images).await?)?;
-    let world = World::begin(NAMESPACE.to_owned()).await?;
-    let ca = world.ca_file();
+    tell(&World::begin(NAMESPACE.to_owned()).await?, &print).await
+}
 
-    step("A team pushes a flake to its git server");
+/// Builds an image, runs it, moves its lock file, and shows what the second build had to push.
+///
+/// # Errors
+/// Whatever goes wrong, with what was seen last.
+pub async fn tell(world: &World, say: Say<'_>) -> Result<()> {
+    let ca = world.ca_file();
+    let namespace = &world.namespace;
+
+    step(say, "A team pushes a flake to its git server");
     let mut source = world.publish_flake("public").await?;
     say(&format!(
         "{}, branch main, commit {}",
@@ -35,23 +46,23 @@ pub async fn run(images: &Path) -> Result<()> {
         short(&source.commit)
     ));
 
-    step("and applies a NixImage");
-    let wanted = Wanted::new(&world, "hello", &source.url).with("/spec/flake/attribute", "wide");
+    step(say, "and applies a NixImage");
+    let wanted = Wanted::new(world, "hello", &source.url).with("/spec/flake/attribute", "wide");
     say(&serde_yaml_ng::to_string(&wanted.0)?);
     world.apply(&wanted).await?;
-    let first = until_ready(&world, "hello", None).await?;
-    show_published(&first);
+    let first = until_ready(world, say, "hello", None).await?;
+    show_published(&first, say);
 
-    step("Any node can run it");
+    step(say, "Any node can run it");
     let image = first["status"]["latestImage"]
         .as_str()
         .context("status has no latestImage")?;
     say(&format!(
-        "$ kubectl -n {NAMESPACE} run hello --image={image}"
+        "$ kubectl -n {namespace} run hello --image={image}"
     ));
     say(&world.run("hello", image).await?);
 
-    step("A bot commits a new flake.lock");
+    step(say, "A bot commits a new flake.lock");
     source
         .greeting
         .say(&ca, "hello from a newer greeting")
@@ -64,14 +75,14 @@ pub async fn run(images: &Path) -> Result<()> {
     let build = first["status"]["latestBuildRef"]["name"]
         .as_str()
         .unwrap_or_default();
-    let second = until_ready(&world, "hello", Some(build)).await?;
-    show_published(&second);
-    show_delta(&second)?;
+    let second = until_ready(world, say, "hello", Some(build)).await?;
+    show_published(&second, say);
+    show_delta(&second, say)?;
     let image = second["status"]["latestImage"]
         .as_str()
         .context("status has no latestImage")?;
     say(&format!(
-        "$ kubectl -n {NAMESPACE} run hello-again --image={image}"
+        "$ kubectl -n {namespace} run hello-again --image={image}"
     ));
     say(&world.run("hello-again", image).await?);
     Ok(())
@@ -79,8 +90,8 @@ pub async fn run(images: &Path) -> Result<()> {
 
 /// Tells how to look around and how to stop.
 pub fn farewell(layout: &Layout, took: Duration) {
-    step("Look around");
-    say(&format!(
+    step(&print, "Look around");
+    print(&format!(
         "That took {took} s. The cluster stays up. With a kubectl of yours leave out the second line:\n\n\
          \x20   export KUBECONFIG={kubeconfig}\n\
          \x20   kubectl() {{ {kube} kubectl \"$@\"; }}\n\
@@ -98,7 +109,7 @@ pub fn farewell(layout: &Layout, took: Duration) {
 }
 
 /// Shows each change of `Ready` until it is true, from another build than `than`.
-async fn until_ready(world: &World, name: &str, than: Option<&str>) -> Result<Value> {
+async fn until_ready(world: &World, say: Say<'_>, name: &str, than: Option<&str>) -> Result<Value> {
     let start = Instant::now();
     let shown = std::cell::RefCell::new(BTreeSet::new());
     let image = eventually(&format!("NixImage {name} is ready"), BUILD, || async {
@@ -125,7 +136,7 @@ async fn until_ready(world: &World, name: &str, than: Option<&str>) -> Result<Va
     Ok(image)
 }
 
-fn show_published(image: &Value) {
+fn show_published(image: &Value, say: Say<'_>) {
     let published = &image["status"]["published"];
     let tags: Vec<&str> = published["tags"]
         .as_array()
@@ -144,7 +155,7 @@ fn show_published(image: &Value) {
     ));
 }
 
-fn show_delta(image: &Value) -> Result<()> {
+fn show_delta(image: &Value, say: Say<'_>) -> Result<()> {
     let published = &image["status"]["published"];
     let number = |field: &str| {
         published[field]
@@ -168,11 +179,11 @@ fn short(commit: &str) -> &str {
     commit.get(..12).unwrap_or(commit)
 }
 
-fn step(text: &str) {
+fn step(say: Say<'_>, text: &str) {
     say(&format!("\n== {text}"));
 }
 
 #[expect(clippy::print_stdout, reason = "the demo is told on standard output")]
-fn say(text: &str) {
+fn print(text: &str) {
     println!("{text}");
 }

@@ -1,6 +1,9 @@
 //! The main job: a `NixImage` is applied, its image is built, pushed, pulled and run.
 
+use std::sync::{Mutex, PoisonError};
+
 use anyhow::{Context as _, Result, ensure};
+use firn_e2e::demo;
 use firn_e2e::registry::{self, Registry};
 use firn_e2e::story::{Wanted, condition, tell};
 use serde_json::json;
@@ -98,6 +101,60 @@ async fn the_figures_in_status_are_those_of_the_registry() -> Result<()> {
             pushed.as_i64() < total.as_i64(),
             "nothing was reused: {published}"
         );
+        Ok(())
+    })
+    .await
+}
+
+/// `make demo`, with another namespace and another reader: what it prints is what the registry
+/// took, and where its tag is.
+#[tokio::test]
+async fn the_figures_of_the_demo_are_those_of_the_registry() -> Result<()> {
+    tell("demo", async |world| {
+        let printed = Mutex::new(String::new());
+        demo::tell(world, &|text| {
+            let mut printed = printed.lock().unwrap_or_else(PoisonError::into_inner);
+            printed.push_str(text);
+            printed.push('\n');
+        })
+        .await?;
+        let printed = printed.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let number = |before: &str, after: &str| -> Result<i64> {
+            let found = printed.lines().find_map(|line| {
+                let (_, rest) = line.split_once(before)?;
+                rest.split_once(after)?.0.trim().parse().ok()
+            });
+            found.with_context(|| format!("no {before:?} and {after:?} in\n{printed}"))
+        };
+        let layers = number("layers  ", ",")?;
+        let bytes = number(&format!("layers  {layers}, "), " bytes compressed")?;
+        let pushed = number("because they had changed: ", ".")?;
+        let reused = number("In the registry already: ", ".")?;
+        let travelled = number("", " bytes travelled")?;
+        ensure!(pushed + reused == number("Layers: ", ".")?, "{printed}");
+        ensure!(reused > 0 && travelled < bytes, "{printed}");
+
+        let registry = Registry::new(world)?;
+        let took = registry.blobs_taken(world, "hello").await?;
+        // Both images have a config beside their layers; of the first one everything was new.
+        ensure!(
+            (took.count, took.bytes) == (layers + 1 + pushed + 1, bytes + travelled),
+            "the registry took {took:?}, the demo printed\n{printed}"
+        );
+        let tag = registry
+            .digest(&world.repository("hello"), "latest")
+            .await?;
+        let last = printed.lines().rfind(|line| line.starts_with("image   "));
+        ensure!(
+            last.is_some_and(|line| line.ends_with(&tag.clone().unwrap_or_default())),
+            "the tag is at {tag:?}, the demo printed {last:?}"
+        );
+        for greeting in ["hello from the snow", "hello from a newer greeting"] {
+            ensure!(
+                printed.contains(greeting),
+                "{greeting:?} is not in\n{printed}"
+            );
+        }
         Ok(())
     })
     .await
