@@ -9,7 +9,7 @@ demo: ## the main job, on a real cluster of its own
 	@$(firn)/firn-demo
 
 test: ## everything that CI runs
-	@$(firn)/firn-test
+	@cargo test --workspace --no-run && $(CARGO_TARGET_DIR)/debug/firn-test
 
 bench: ## what pushing takes, beside what others take; writes docs/benchmarks.md (BENCH: more arguments)
 	@$(firn)/firn-bench run $(BENCH)

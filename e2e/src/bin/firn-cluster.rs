@@ -57,6 +57,9 @@ enum Action {
         /// `control` (only the network and DNS are the cluster's) or `node-N` (all is).
         #[arg(default_value = "control", value_name = "MACHINE")]
         machine: Machine,
+        /// Let the command's tests take the cluster for somebody else's.
+        #[arg(long)]
+        as_foreign: bool,
         /// The command and its arguments.
         #[arg(last = true, required = true)]
         command: Vec<OsString>,
@@ -140,8 +143,16 @@ fn main() -> Result<ExitCode> {
         Action::Logs => print(&lifecycle::logs(&layout)),
         Action::Kubeconfig => print(&kubeconfig(&layout)?),
         Action::Kubectl { arguments } => become_it(lifecycle::kubectl(&layout)?.args(arguments))?,
-        Action::Exec { machine, command } => {
-            become_it(&mut lifecycle::exec(&layout, machine, &command)?)?;
+        Action::Exec {
+            machine,
+            as_foreign,
+            command,
+        } => {
+            let mut command = lifecycle::exec(&layout, machine, &command)?;
+            if as_foreign {
+                command.envs(target::as_foreign(&layout)?);
+            }
+            become_it(&mut command)?;
         }
         Action::AsForeign => {
             for (name, value) in target::as_foreign(&layout)? {

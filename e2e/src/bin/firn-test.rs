@@ -1,14 +1,18 @@
 //! `make test`: runs every tier, counts, and says in one table what held.
 
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use clap::Parser;
+use firn_e2e::charts::repository;
 use firn_e2e::cluster::is_foreign;
-use firn_e2e::suite::{Count, Expected, Kind, Step, Summary, Tier, run_step};
+use firn_e2e::suite::{self, Count, Expected, Kind, Step, Summary, TestProgram, Tier, run_step};
 
 /// Runs the tests and sums them up.
 #[derive(Debug, Parser)]
@@ -24,61 +28,79 @@ struct Arguments {
     only: Option<String>,
 }
 
+/// The tiers of a lane run one after the other, the lanes side by side: stories mostly wait for a
+/// cluster, and the rest mostly computes. Both take about as long.
+const LANES: [&[Tier]; 2] = [
+    &[Tier::Checks, Tier::Unit, Tier::Package, Tier::Parts],
+    &[Tier::Stories],
+];
+
+/// Stories that are told once more as if the embedded cluster were somebody's: then tests know of
+/// it only what `FIRN_E2E_KUBECONFIG` and its companions name, each of which one of these needs.
+const AS_FOREIGN: [&str; 3] = [
+    "an_applied_image_is_built_pushed_pulled_and_run",
+    "private_git_and_private_registry_with_an_authority_of_their_own",
+    "a_git_server_without_filters_and_a_plain_registry_will_do",
+];
+
+/// Stories that need more of a cluster than its API.
+const EMBEDDED_ONLY: [(&str, &str); 3] = [
+    ("operator_killed", "it reads the API server's audit log"),
+    ("the_figures_in_status", "it reads the registry's own log"),
+    ("the_figures_of_the_demo", "it reads the registry's own log"),
+];
+
 fn main() -> Result<ExitCode> {
+    let start = Instant::now();
     let arguments = Arguments::parse();
     let expected = if arguments.only.is_some() {
         Expected::default()
     } else {
         Expected::parse(include_str!("../../expected-tests"))?
     };
-    let mut summary = Summary::new(expected);
     let bin = std::env::current_exe()?
         .parent()
         .context("this program has no folder")?
         .to_owned();
-    for tier in Tier::ALL {
-        if !arguments.tiers.is_empty() && !arguments.tiers.contains(&tier) {
-            continue;
-        }
-        if let Some(why) = left_out(tier) {
-            summary.leave_out(tier, why);
-            continue;
-        }
-        for step in steps(tier, &bin, &arguments) {
-            say(&format!("== {tier}: {}", step.name));
-            let start = Instant::now();
-            let count = run_step(&step, &mut std::io::stdout())?;
-            summary.add(tier, count, start.elapsed());
-            // What the others need is missing; one failure says it better than forty.
-            if count.failed > 0 && step.kind == Kind::Preparation {
-                break;
-            }
-        }
-    }
+    let programs = suite::make(&repository())?;
+    let plan = Plan {
+        bin: &bin,
+        programs: &programs,
+        only: arguments.only.as_deref(),
+    };
+    let summary = Mutex::new(Summary::new(expected));
+    let wanted = |tier: &Tier| arguments.tiers.is_empty() || arguments.tiers.contains(tier);
+    thread::scope(|scope| {
+        let lanes: Vec<_> = LANES
+            .iter()
+            .map(|lane| {
+                let tiers = lane.iter().copied().filter(wanted);
+                scope.spawn(|| {
+                    tiers
+                        .into_iter()
+                        .try_for_each(|tier| run(tier, &plan, &summary))
+                })
+            })
+            .collect();
+        lanes.into_iter().try_for_each(|lane| {
+            lane.join()
+                .unwrap_or_else(|_| Err(anyhow!("a lane of tests panicked")))
+        })
+    })?;
+    let mut summary = summary.into_inner().unwrap_or_else(PoisonError::into_inner);
     if is_foreign() && summary.ran(Tier::Stories) {
-        for (story, why) in EMBEDDED_ONLY {
-            let skipped = Count {
-                skipped: 1,
-                ..Count::default()
-            };
-            summary.add(Tier::Stories, skipped, Duration::ZERO);
-            say(&format!(
-                "skipped: {story}: {why}, which only the embedded cluster shows"
-            ));
-        }
+        leave_out_embedded_only(&mut summary);
     }
     if summary.ran(Tier::Stories)
         && left_out(Tier::Stories).is_none()
         && !is_foreign()
         && !arguments.keep
     {
-        let down = Step::check(
-            "cluster down",
-            [bin.join("firn-cluster").into_os_string(), "down".into()],
-        );
-        run_step(&down, &mut std::io::stdout())?;
+        let down = Step::check("cluster down", plan.tool("firn-cluster", &["down"]));
+        run_step(&down, &|line| show("", line))?;
     }
     say(&format!("\n{summary}"));
+    say(&format!("{} seconds in all", start.elapsed().as_secs()));
     let complete = summary.nothing_left_out() || !in_ci();
     Ok(if summary.held() && complete {
         ExitCode::SUCCESS
@@ -87,11 +109,48 @@ fn main() -> Result<ExitCode> {
     })
 }
 
-/// Stories that need more of a cluster than its API.
-const EMBEDDED_ONLY: [(&str, &str); 2] = [
-    ("operator_killed", "it reads the API server's audit log"),
-    ("the_figures_in_status", "it reads the registry's own log"),
-];
+/// Runs one tier, or leaves it out.
+fn run(tier: Tier, plan: &Plan<'_>, summary: &Mutex<Summary>) -> Result<()> {
+    let summary = || summary.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(why) = left_out(tier) {
+        summary().leave_out(tier, why);
+        return Ok(());
+    }
+    let name = tier.to_string();
+    for step in plan.steps(tier) {
+        say(&format!("== {tier}: {}", step.name));
+        let start = Instant::now();
+        let count = run_step(&step, &|line| show(&name, line))?;
+        summary().add(tier, count, start.elapsed());
+        // What the others need is missing; one failure says it better than forty.
+        if count.failed > 0 && step.kind == Kind::Preparation {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn leave_out_embedded_only(summary: &mut Summary) {
+    for (story, why) in EMBEDDED_ONLY {
+        let skipped = Count {
+            skipped: 1,
+            ..Count::default()
+        };
+        summary.add(Tier::Stories, skipped, Duration::ZERO);
+        say(&format!(
+            "skipped: {story}: {why}, which only the embedded cluster shows"
+        ));
+    }
+}
+
+/// A line of one tier. Tiers run side by side, so each line says whose it is.
+fn show(tier: &str, line: &[u8]) {
+    let mut out = std::io::stdout().lock();
+    // Nobody reads any more: the tests go on, and the exit code tells.
+    let _ = write!(out, "{tier:<8}| ");
+    let _ = out.write_all(line);
+    let _ = writeln!(out);
+}
 
 #[expect(
     clippy::print_stdout,
@@ -123,95 +182,105 @@ fn left_out(tier: Tier) -> Option<&'static str> {
     None
 }
 
-fn steps(tier: Tier, bin: &Path, arguments: &Arguments) -> Vec<Step> {
-    let cargo = |words: &str| -> Vec<OsString> { words.split(' ').map(Into::into).collect() };
-    let tool = |name: &str, words: &[&str]| -> Vec<OsString> {
-        let program: PathBuf = bin.join(name);
+/// What steps are made of.
+struct Plan<'a> {
+    /// The folder of Firn's own programs for tests.
+    bin: &'a Path,
+    programs: &'a [TestProgram],
+    only: Option<&'a str>,
+}
+
+impl Plan<'_> {
+    fn steps(&self, tier: Tier) -> Vec<Step> {
+        match tier {
+            Tier::Checks => checks(),
+            Tier::Unit | Tier::Package => self.tests(tier, &[], &["--quiet"]),
+            Tier::Parts => {
+                let mut steps = vec![Step::build(self.tool("firn-cluster", &["build"]))];
+                steps.extend(self.tests(tier, &[], &["--test-threads=1"]));
+                steps
+            }
+            Tier::Stories => self.stories(),
+        }
+    }
+
+    fn stories(&self) -> Vec<Step> {
+        // Inside the embedded cluster's network; a foreign cluster is reached from here.
+        let (mut steps, inside, skip) = if is_foreign() {
+            let skip = EMBEDDED_ONLY.iter();
+            let skip: Vec<&str> = skip.flat_map(|(story, _)| ["--skip", story]).collect();
+            (Vec::new(), Vec::new(), skip)
+        } else {
+            let up = Step::build(self.tool("firn-cluster", &["up"]));
+            let inside = self.tool("firn-cluster", &["exec", "--"]);
+            (vec![up], inside, Vec::new())
+        };
+        steps.push(Step::build(self.tool("firn-install", &[])));
+        let mut stories = |name: &str, caller: &[OsString], more: &[&str]| {
+            let arguments = [&skip[..], more].concat();
+            let tests = self.tests(Tier::Stories, caller, &arguments);
+            steps.extend(tests.into_iter().map(|step| Step {
+                name: name.to_owned(),
+                ..step
+            }));
+        };
+        if let Some(only) = self.only {
+            stories("some of them", &inside, &[only, "--test-threads=1"]);
+            return steps;
+        }
+        let together = ["--skip", "alone::", "--test-threads=4"];
+        stories("side by side", &inside, &together);
+        if !is_foreign() {
+            let inside = self.tool("firn-cluster", &["exec", "--as-foreign", "--"]);
+            let again = [&AS_FOREIGN[..], &["--test-threads=3"]].concat();
+            stories("as if the cluster were somebody's", &inside, &again);
+        }
+        let alone = ["alone::", "--test-threads=1"];
+        stories(
+            "those that want the cluster for themselves",
+            &inside,
+            &alone,
+        );
+        steps
+    }
+
+    /// The test programs of a tier, called by `caller` with `arguments`.
+    fn tests(&self, tier: Tier, caller: &[OsString], arguments: &[&str]) -> Vec<Step> {
+        let programs = self.programs.iter().filter(|program| program.tier == tier);
+        programs
+            .map(|program| {
+                let call = caller.iter().cloned();
+                let call = call.chain([program.executable.clone().into_os_string()]);
+                let call = call.chain(arguments.iter().map(Into::into));
+                Step::tests(&program.name, call).of_package(&program.folder)
+            })
+            .collect()
+    }
+
+    fn tool(&self, name: &str, words: &[&str]) -> Vec<OsString> {
+        let program: PathBuf = self.bin.join(name);
         std::iter::once(program.into_os_string())
             .chain(words.iter().map(Into::into))
             .collect()
-    };
-    match tier {
-        Tier::Checks => vec![
-            Step::check("formatting", cargo("cargo fmt --all --check")),
-            Step::check(
-                "clippy",
-                cargo("cargo clippy --workspace --all-targets -- -D warnings"),
-            ),
-            Step::check(
-                "rustdoc",
-                cargo("cargo doc --workspace --no-deps --document-private-items"),
-            )
-            .env("RUSTDOCFLAGS", "-D warnings"),
-            Step::check(
-                "licences",
-                cargo("e2e/cargo-deny check --hide-inclusion-graph licenses bans sources"),
-            ),
-        ],
-        Tier::Unit => vec![Step::tests(
-            "tests beside the code",
-            cargo("cargo test --quiet --no-fail-fast --workspace --lib --bins"),
-        )],
-        Tier::Package => vec![Step::tests(
-            "golden files and protocols",
-            cargo("cargo test --quiet --no-fail-fast --test *"),
-        )],
-        Tier::Parts => vec![
-            Step::build(tool("firn-cluster", &["build"])),
-            Step::tests(
-                "cluster, images, charts",
-                cargo(
-                    "cargo test --no-fail-fast --package firn-e2e --test parts -- --test-threads=1",
-                ),
-            ),
-        ],
-        Tier::Stories => {
-            // Inside the embedded cluster's network; a foreign cluster is reached from here.
-            let foreign = is_foreign();
-            let stories = |more: &[&str]| {
-                let mut words = if foreign {
-                    Vec::new()
-                } else {
-                    tool("firn-cluster", &["exec", "--"])
-                };
-                words.extend(cargo(
-                    "cargo test --offline --package firn-e2e --test stories --",
-                ));
-                words.extend(more.iter().map(Into::into));
-                words
-            };
-            let mut steps = vec![
-                Step::build(cargo(
-                    "cargo test --package firn-e2e --test stories --no-run",
-                )),
-                Step::build(cargo("cargo build --package firn-operator")),
-            ];
-            if !foreign {
-                steps.push(Step::build(tool("firn-cluster", &["up"])));
-            }
-            steps.push(Step::build(tool("firn-install", &[])));
-            let mut skip: Vec<&str> = Vec::new();
-            if foreign {
-                skip.extend(
-                    EMBEDDED_ONLY
-                        .iter()
-                        .flat_map(|(story, _)| ["--skip", story]),
-                );
-            }
-            if let Some(only) = &arguments.only {
-                // Filters of the test binary add up, so this is a run of its own.
-                skip.extend([only.as_str(), "--test-threads=1"]);
-                steps.push(Step::tests("some stories", stories(&skip)));
-                return steps;
-            }
-            let side_by_side = [&skip[..], &["--skip", "alone::", "--test-threads=4"]].concat();
-            steps.push(Step::tests("stories side by side", stories(&side_by_side)));
-            let alone = [&skip[..], &["alone::", "--test-threads=1"]].concat();
-            steps.push(Step::tests(
-                "stories that want the cluster for themselves",
-                stories(&alone),
-            ));
-            steps
-        }
     }
+}
+
+fn checks() -> Vec<Step> {
+    let check = |name: &str, command: &str| Step::check(name, command.split(' '));
+    vec![
+        check("formatting", "cargo fmt --all --check"),
+        check(
+            "clippy",
+            "cargo clippy --workspace --all-targets -- -D warnings",
+        ),
+        check(
+            "rustdoc",
+            "cargo doc --workspace --no-deps --document-private-items",
+        )
+        .env("RUSTDOCFLAGS", "-D warnings"),
+        check(
+            "licences",
+            "e2e/cargo-deny check --hide-inclusion-graph licenses bans sources",
+        ),
+    ]
 }

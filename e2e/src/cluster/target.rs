@@ -175,5 +175,7 @@ pub fn as_foreign(layout: &Layout) -> Result<Vec<(&'static str, String)>> {
             "FIRN_E2E_CA",
             layout.pki("services-ca.crt").display().to_string(),
         ),
+        // helm, crane: elsewhere whoever runs the tests has them.
+        ("PATH", super::component::search_path(layout)),
     ])
 }

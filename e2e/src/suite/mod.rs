@@ -3,11 +3,13 @@
 
 mod count;
 mod expected;
+mod programs;
 mod run;
 mod summary;
 
 pub use count::Count;
 pub use expected::{Expected, ParseExpectedError};
+pub use programs::{TestProgram, make};
 pub use run::{Kind, Step, run_step};
 pub use summary::Summary;
 

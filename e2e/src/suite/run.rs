@@ -1,7 +1,8 @@
 //! Runs one command of a tier: shows its output as it comes and counts the tests in it.
 
 use std::ffi::OsString;
-use std::io::{self, BufRead as _, BufReader, Write};
+use std::io::{self, BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::Count;
@@ -10,11 +11,13 @@ use super::Count;
 #[derive(Debug)]
 pub struct Step {
     /// What it is for, a few words.
-    pub name: &'static str,
+    pub name: String,
     /// Program and arguments.
     pub command: Vec<OsString>,
     /// Additional environment.
     pub environment: Vec<(&'static str, OsString)>,
+    /// The folder it runs in. Default: this process's.
+    pub folder: Option<PathBuf>,
     /// What its success means.
     pub kind: Kind,
 }
@@ -33,21 +36,22 @@ pub enum Kind {
 impl Step {
     /// A command that is one test.
     pub fn check<S: Into<OsString>>(
-        name: &'static str,
+        name: impl Into<String>,
         command: impl IntoIterator<Item = S>,
     ) -> Self {
         let command = command.into_iter().map(Into::into).collect();
         Self {
-            name,
+            name: name.into(),
             command,
             environment: Vec::new(),
+            folder: None,
             kind: Kind::Check,
         }
     }
 
     /// A command that runs test binaries.
     pub fn tests<S: Into<OsString>>(
-        name: &'static str,
+        name: impl Into<String>,
         command: impl IntoIterator<Item = S>,
     ) -> Self {
         Self {
@@ -64,6 +68,14 @@ impl Step {
         }
     }
 
+    /// In the folder of the package whose tests it runs.
+    #[must_use]
+    pub fn of_package(mut self, folder: &Path) -> Self {
+        self.folder = Some(folder.to_owned());
+        // As cargo sets it; golden files are found by it.
+        self.env("CARGO_MANIFEST_DIR", folder)
+    }
+
     /// With one more variable in its environment.
     #[must_use]
     pub fn env(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
@@ -72,19 +84,24 @@ impl Step {
     }
 }
 
-/// Runs the command to its end, passing its standard output on to `show` line by line.
+/// Runs the command to its end, passing its standard output on to `show` line by line, without
+/// the lines' ends.
 ///
 /// A command that fails without counting a failed test (it did not compile, it crashed) counts as
 /// one failed test.
 ///
 /// # Errors
 /// The program cannot be started, or its output cannot be read.
-pub fn run_step(step: &Step, show: &mut impl Write) -> io::Result<Count> {
+pub fn run_step(step: &Step, show: &impl Fn(&[u8])) -> io::Result<Count> {
     let mut words = step.command.iter();
     let program = words
         .next()
         .ok_or_else(|| io::Error::other("a step without a command"))?;
-    let mut child = Command::new(program)
+    let mut command = Command::new(program);
+    if let Some(folder) = &step.folder {
+        command.current_dir(folder);
+    }
+    let mut child = command
         .args(words)
         .envs(step.environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
@@ -100,9 +117,7 @@ pub fn run_step(step: &Step, show: &mut impl Write) -> io::Result<Count> {
     if let Some(stdout) = child.stdout.take() {
         for line in BufReader::new(stdout).split(b'\n') {
             let line = line?;
-            show.write_all(&line)?;
-            show.write_all(b"\n")?;
-            show.flush()?;
+            show(&line);
             if step.kind == Kind::Tests
                 && let Some(one) = Count::of_libtest(&String::from_utf8_lossy(&line))
             {
@@ -130,11 +145,7 @@ mod tests {
     #[test]
     fn test_binaries_are_counted_together() {
         let line = "test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out";
-        let count = run_step(
-            &shell(&format!("echo '{line}'; echo '{line}'")),
-            &mut io::sink(),
-        )
-        .unwrap();
+        let count = run_step(&shell(&format!("echo '{line}'; echo '{line}'")), &|_| ()).unwrap();
         assert_eq!(
             count,
             Count {
@@ -148,7 +159,7 @@ mod tests {
     #[test]
     fn a_crash_is_a_failed_test() {
         assert_eq!(
-            run_step(&shell("exit 3"), &mut io::sink()).unwrap(),
+            run_step(&shell("exit 3"), &|_| ()).unwrap(),
             Count {
                 failed: 1,
                 ..Count::default()
@@ -158,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_preparation_is_no_test_unless_it_fails() {
-        let count = |command| run_step(&Step::build([command]), &mut io::sink()).unwrap();
+        let count = |command| run_step(&Step::build([command]), &|_| ()).unwrap();
         assert_eq!(count("true"), Count::default());
         assert_eq!(
             count("false"),
@@ -173,7 +184,7 @@ mod tests {
     fn a_check_is_one_test() {
         let step = Step::check("true", ["true"]);
         assert_eq!(
-            run_step(&step, &mut io::sink()).unwrap(),
+            run_step(&step, &|_| ()).unwrap(),
             Count {
                 passed: 1,
                 ..Count::default()
