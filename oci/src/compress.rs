@@ -10,8 +10,6 @@
 
 use std::fmt::Write as _;
 
-use serde::{Deserialize, Serialize};
-
 use crate::media_type;
 
 mod codec;
@@ -29,7 +27,7 @@ pub const CHUNK: usize = 2 << 20;
 const LIBDEFLATE: &str = "1.26.1";
 
 /// The format of a compressed layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Algorithm {
     /// Not compressed. Some clients cannot pull that.
     None,
@@ -40,7 +38,7 @@ pub enum Algorithm {
 }
 
 /// How a layer's blob is compressed: an algorithm and its level.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Compression {
     algorithm: Algorithm,
     /// 0 for an algorithm that has none.

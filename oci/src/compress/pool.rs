@@ -190,6 +190,7 @@ fn work(queue: &Mutex<Receiver<Job>>, buffers: &Arc<Buffers>) {
                 _permit: permit,
             }),
             Ok(Err(error)) => Err(error),
+            // A release build has aborted instead.
             Err(_) => {
                 codec = Codec::default();
                 Err(io::Error::other("a thread that compresses layers panicked"))
