@@ -81,7 +81,7 @@ async fn whoever_pushes_a_closure_and_wherever_the_digest_is_the_same() {
             let root = root.join(format!("{compression:?}"));
             make_pod(&root, surroundings);
             let run = orders(&registry, &repository, compression);
-            let pushed = pushed(&root, push(&root, surroundings, &run).await);
+            let pushed = pushed(&root, &push(&root, surroundings, &run).await);
             assert!(pushed.layers_total > 3);
             assert_eq!(pushed.layers_pushed, pushed.layers_total, "not empty");
             digests.push(pushed.digest);
@@ -238,7 +238,7 @@ async fn push(root: &Path, surroundings: &Surroundings, run: &Run) -> Output {
         .unwrap()
 }
 
-fn pushed(root: &Path, output: Output) -> Pushed {
+fn pushed(root: &Path, output: &Output) -> Pushed {
     let log = String::from_utf8_lossy(&output.stderr);
     let message = fs::read_to_string(root.join("dev/termination-log"));
     let message = message.unwrap_or_else(|error| panic!("{error}: {log}"));
