@@ -64,7 +64,11 @@ impl Fields {
 
 /// The layers of published images by their keys.
 #[derive(Debug, Clone, Default)]
-pub struct Known(BTreeMap<Key, KnownLayer>);
+pub struct Known {
+    layers: BTreeMap<Key, KnownLayer>,
+    /// Where each config is.
+    configs: BTreeMap<Digest, Repository>,
+}
 
 /// A layer that was published.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,21 +87,28 @@ impl Known {
             let Some((key, layer)) = annotated(descriptor) else {
                 continue;
             };
-            self.0.entry(key).or_insert_with(|| KnownLayer {
+            self.layers.entry(key).or_insert_with(|| KnownLayer {
                 layer,
                 repository: repository.clone(),
             });
         }
+        let config = self.configs.entry(manifest.config.digest);
+        config.or_insert_with(|| repository.clone());
     }
 
     /// The layer with this key.
     pub fn get(&self, key: &Key) -> Option<&KnownLayer> {
-        self.0.get(key)
+        self.layers.get(key)
+    }
+
+    /// The repository that has a config.
+    pub fn config(&self, digest: &Digest) -> Option<&Repository> {
+        self.configs.get(digest)
     }
 
     /// Whether nothing is known.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.layers.is_empty()
     }
 }
 

@@ -28,12 +28,23 @@ pub fn write(store: &Path, layers: &[Vec<String>], name: &str, to: impl Write) -
         pad(&mut out, size)?;
         diff_ids.push(digest);
     }
+    let history: Vec<serde_json::Value> = layers
+        .iter()
+        .map(|layer| {
+            let paths: Vec<String> = layer.iter().map(|b| format!("'/nix/store/{b}'")).collect();
+            json!({
+                "created": "1970-01-01T00:00:01+00:00",
+                "comment": format!("store paths: [{}]", paths.join(", ")),
+            })
+        })
+        .collect();
     let config = json!({
         "architecture": "amd64",
         "os": "linux",
         "created": "1970-01-01T00:00:01Z",
         "config": {},
         "rootfs": { "type": "layers", "diff_ids": diff_ids },
+        "history": history,
     })
     .to_string();
     let config_name = format!("{}.json", Digest::of(config.as_bytes()).hex());

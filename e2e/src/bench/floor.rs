@@ -29,12 +29,27 @@ impl std::fmt::Debug for Blob {
 /// Errors: the store cannot be read.
 pub fn make(store: &Path, layers: &[Vec<String>]) -> Result<Vec<Blob>> {
     let pool = Compressors::on_all_cores()?;
-    on_all_cores(layers, |paths| {
+    let mut by_size = Vec::new();
+    for paths in layers {
+        let sizes = paths.iter().map(|base| size(&store.join(base)));
+        by_size.push((sizes.sum::<std::io::Result<u64>>()?, paths));
+    }
+    by_size.sort_by(|a, b| b.cmp(a));
+    on_all_cores(&by_size, |(_, paths)| {
         let mut tar = LayerWriter::new(Compression::ZSTD, &pool, Vec::new()).into_tar();
         tree::write(&mut tar, store, paths)?;
         let (layer, bytes) = layer::finish(tar)?;
         Ok(Blob { layer, bytes })
     })
+}
+
+/// Bytes of all files below `path`.
+fn size(path: &Path) -> std::io::Result<u64> {
+    let metadata = path.symlink_metadata()?;
+    if !metadata.is_dir() {
+        return Ok(metadata.len());
+    }
+    path.read_dir()?.map(|entry| size(&entry?.path())).sum()
 }
 
 /// Uploads the blobs to `repository`, a URL such as `http://127.0.0.1:5000/v2/floor`.

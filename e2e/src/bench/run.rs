@@ -69,8 +69,8 @@ struct Found {
     wishes: Wishes,
 }
 
-/// Strategies of the planner beside the default.
-const STRATEGIES: [&str; 0] = [];
+/// Strategies of the planner beside the default: those of nix2container and of dockerTools.
+const STRATEGIES: [&str; 2] = ["popularity", "by-size"];
 /// The memory that Firn may use: this, and for each core as much again as the next.
 const MEMORY: u64 = 64 << 20;
 const MEMORY_OF_A_WORKER: u64 = 16 << 20;

@@ -29,6 +29,8 @@ pub struct Package<'a> {
     pub has_bin: bool,
     /// Most layers.
     pub max_layers: u32,
+    /// How its paths are split into them.
+    pub strategy: Strategy,
     /// `created` of the image and of its layers.
     pub created: Timestamp,
     /// Labels of the config.
@@ -53,7 +55,7 @@ pub fn image(package: &Package<'_>) -> Image {
     let mut fields = Config::firn(package.platform.clone());
     fields.created = Some(package.created);
     fields.config = config;
-    let layers = layering::plan(package.closure, package.max_layers, Strategy::default());
+    let layers = layering::plan(package.closure, package.max_layers, package.strategy);
     Image {
         platform: package.platform.clone(),
         layers: layers

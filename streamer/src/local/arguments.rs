@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use firn_oci::Compression;
 
+use crate::layering::Strategy;
+
 /// What the image is made of.
 #[derive(Debug, Clone, Default, Args)]
 pub struct InputArguments {
@@ -34,6 +36,9 @@ pub struct ImageArguments {
     #[arg(long, value_name = "NUMBER", default_value_t = 100)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=480))]
     pub max_layers: u32,
+    /// How store paths are split into layers.
+    #[arg(long, value_enum, default_value = "stable")]
+    pub strategy: StrategyName,
     /// How layers are compressed.
     #[arg(long, value_enum, default_value = "zstd")]
     pub compression: CompressionName,
@@ -165,6 +170,28 @@ pub struct LoadArguments {
     /// How it is told.
     #[command(flatten)]
     pub output: OutputArguments,
+}
+
+/// How store paths are split into layers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum StrategyName {
+    /// So that a change stays where it is.
+    #[default]
+    Stable,
+    /// As nix2container does.
+    Popularity,
+    /// As nixpkgs' dockerTools does.
+    BySize,
+}
+
+impl From<StrategyName> for Strategy {
+    fn from(name: StrategyName) -> Self {
+        match name {
+            StrategyName::Stable => Self::Stable,
+            StrategyName::Popularity => Self::Popularity,
+            StrategyName::BySize => Self::BySize,
+        }
+    }
 }
 
 /// How layers are compressed.

@@ -74,6 +74,7 @@ pub(super) async fn read(input: &InputArguments, wanted: &ImageArguments) -> Res
         entry_point: entry_point.program.as_deref(),
         has_bin: entry_point.has_bin,
         max_layers: wanted.max_layers,
+        strategy: wanted.strategy.into(),
         created: Timestamp::from_second(1).unwrap_or_default(),
         labels: wanted.labels.iter().cloned().collect(),
         annotations: wanted.annotations.iter().cloned().collect(),

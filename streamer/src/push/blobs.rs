@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use firn_oci::registry::{Mount, PushError};
+use firn_oci::registry::{Copied, Mount, PushError};
 use firn_oci::{Compression, Compressors, Document, Layer};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
@@ -17,7 +17,9 @@ use crate::target::{Target, failure};
 use crate::watch::Watch;
 
 /// Layers that are made at once. Each has a thread that reads and hashes; what compresses is shared.
-pub const IN_FLIGHT: usize = 2;
+/// One more than two cores, so that none waits while a layer begins or ends: 3.1 s instead of 3.8 s
+/// for 853 MB.
+pub const IN_FLIGHT: usize = 3;
 /// Layers whose contents are below this are kept in memory between being made and being sent, so
 /// that one which the registry has under another recipe is not sent. In bytes. Larger ones are
 /// sent while they are made: what is not known by its recipe is new, as a rule.
@@ -53,17 +55,26 @@ pub(super) struct Blobs<'a> {
 }
 
 impl Blobs<'_> {
-    /// Places all layers. The order stays.
+    /// Places all layers. Theirs stays the order, but the largest are begun first, lest one of them
+    /// is left alone in the end.
     pub(super) async fn place_all(
         &self,
         closure: &Arc<Closure>,
         layers: &[input::Layer],
     ) -> Result<Vec<Placed>> {
-        stream::iter(layers.iter().enumerate())
-            .map(|(index, layer)| self.place(closure, index, layer))
-            .buffered(IN_FLIGHT)
+        let mut order: Vec<(usize, &input::Layer)> = layers.iter().enumerate().collect();
+        order.sort_by_key(|(_, layer)| std::cmp::Reverse(layer.contents.size(closure)));
+        let mut all: Vec<(usize, Placed)> = stream::iter(order)
+            .map(|(index, layer)| async move {
+                let placed = self.place(closure, index, layer).await?;
+                Ok::<_, Failure>((index, placed))
+            })
+            // Not `buffered`: a layer that is done must not wait for an earlier one.
+            .buffer_unordered(IN_FLIGHT)
             .try_collect()
-            .await
+            .await?;
+        all.sort_by_key(|(index, _)| *index);
+        Ok(all.into_iter().map(|(_, placed)| placed).collect())
     }
 
     async fn place(
@@ -157,6 +168,26 @@ impl Blobs<'_> {
             PushError::Produce(error) => unwritable(&error),
             PushError::Registry(error) => failure(&error),
         })
+    }
+
+    /// Places a config: mounted if a previous image in another repository has the same.
+    pub(super) async fn config(&self, document: &Document) -> Result<Placement> {
+        let target = self.target;
+        let there = self.known.config(&document.descriptor.digest);
+        if let Some(from) = there.filter(|from| **from != target.repository) {
+            let registry = &target.registry;
+            let config = &document.descriptor;
+            let copied = registry.copy_blob(&target.repository, registry, from, config);
+            match copied.await {
+                Ok(Copied::Present) => return Ok(Placement::Reused),
+                Ok(Copied::Mounted) => return Ok(Placement::Mounted),
+                Ok(Copied::Sent) => return Ok(Placement::Sent),
+                // Gone, or not for us to read: it is in memory.
+                Err(error) if error.is_not_found() || error.is_auth() => {}
+                Err(error) => return Err(failure(&error)),
+            }
+        }
+        self.document(document).await
     }
 
     /// Sends a blob that is in memory unless it is there.

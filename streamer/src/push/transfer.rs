@@ -127,7 +127,7 @@ impl Transfer<'_> {
             // The manifest was read a moment ago, and it keeps its config.
             Placement::Reused
         } else {
-            blobs.document(&config).await?
+            blobs.config(&config).await?
         };
         // Also when it is there: the registry looks whether it still has every blob.
         self.put_manifest(&manifest).await?;
