@@ -2,6 +2,8 @@
 SHELL := bash
 export CARGO_TARGET_DIR := $(shell e2e/cargo-target)
 firn = cargo build --package firn-e2e --bins && $(CARGO_TARGET_DIR)/debug
+# What Firn is compared with must not be slow for want of an optimiser.
+optimised = --config profile.dev.package.firn-e2e.opt-level=3 --config profile.dev.package.firn-oci.opt-level=3
 
 .PHONY: demo test bench images cluster-up cluster-down
 
@@ -12,7 +14,7 @@ test: ## everything that CI runs
 	@cargo test --workspace --no-run && $(CARGO_TARGET_DIR)/debug/firn-test
 
 bench: ## what pushing takes, beside what others take; writes docs/benchmarks.md (BENCH: more arguments)
-	@$(firn)/firn-bench run $(BENCH)
+	@cargo build --package firn-e2e --bin firn-bench $(optimised) && $(CARGO_TARGET_DIR)/debug/firn-bench run $(BENCH)
 
 images: ## Firn's own images as OCI layouts, pushed into the embedded cluster's registry
 	@$(firn)/firn-cluster up && $(CARGO_TARGET_DIR)/debug/firn-install --images-only

@@ -163,7 +163,7 @@ const METHOD: &str = "
   does inside a Nix build, is not counted. It is measured when `FIRN_BENCH_NIX2CONTAINER` names a folder with its two
   programs, `nix2container` and `skopeo`: they cannot be had as Go modules.
 * **Floor.** Sorted tar, SHA-256, Firn's compressor and level, SHA-256 of the blob, on all cores; then an upload of each blob in
-  one request. It knows no manifest, and checks no NAR hash as Firn does.
+  one request. It knows no manifest, and checks no NAR hash as Firn does. It is compiled with optimisation, like Firn.
 * **Time.** From the start of the first process to the end of the last; CPU seconds of all of them and their children (`wait4`),
   without the registry's, which shares the cores.
 * **Bytes.** Blobs as the registry stored them in that run; the wire is loopback's own counter, with headers, both directions.
