@@ -2,3 +2,4 @@
 
 mod helm;
 mod operator_killed;
+mod proxy;

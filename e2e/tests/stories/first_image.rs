@@ -3,10 +3,11 @@
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, ensure};
+use firn_crd::pod::{UID_BUILD, UID_PUSH};
 use firn_e2e::demo;
 use firn_e2e::registry::{self, Registry};
-use firn_e2e::story::{Wanted, condition, tell};
-use serde_json::json;
+use firn_e2e::story::{Wanted, World, condition, tell};
+use serde_json::{Value, json};
 
 #[tokio::test]
 async fn an_applied_image_is_built_pushed_pulled_and_run() -> Result<()> {
@@ -176,7 +177,7 @@ async fn fresh_pods_make_the_same_digest_in_two_empty_repositories() -> Result<(
             world.apply(&wanted).await?;
         }
         let (east, west) = (world.ready("east").await?, world.ready("west").await?);
-        let digest = |image: &serde_json::Value| image["status"]["published"]["digest"].clone();
+        let digest = |image: &Value| image["status"]["published"]["digest"].clone();
         ensure!(
             digest(&east) == digest(&west),
             "{} and {}",
@@ -184,6 +185,101 @@ async fn fresh_pods_make_the_same_digest_in_two_empty_repositories() -> Result<(
             digest(&west)
         );
         ensure!(west["status"]["published"]["bytesPushed"].as_i64() > Some(0));
+        run_elsewhere(world).await?;
+        let tagged = Registry::new(world)?
+            .digest(&world.repository("elsewhere"), "latest")
+            .await?;
+        ensure!(
+            tagged.as_deref() == digest(&east).as_str(),
+            "{tagged:?} and {}",
+            digest(&east)
+        );
+        Ok(())
+    })
+    .await
+}
+
+/// The pod of east's build once more, into a third empty repository: with other users, another
+/// umask, time zone and host name, fewer processors, and all its files in memory.
+async fn run_elsewhere(world: &World) -> Result<()> {
+    let pods = world.pods("east").await?;
+    let pod = pods
+        .into_iter()
+        .next()
+        .context("east has no pod any more")?;
+    let mut spec = serde_json::to_value(pod.spec)?;
+    renumber(&mut spec);
+    if let Some(spec) = spec.as_object_mut() {
+        spec.remove("nodeName");
+    }
+    for volume in spec["volumes"].as_array_mut().into_iter().flatten() {
+        if volume["emptyDir"].is_object() {
+            volume["emptyDir"] = json!({ "medium": "Memory" });
+        }
+    }
+    for kind in ["initContainers", "containers"] {
+        for container in spec[kind].as_array_mut().into_iter().flatten() {
+            let words = ["command", "args"].map(|field| container[field].take());
+            let words = words.iter().filter_map(Value::as_array).flatten();
+            let script = [
+                json!("sh"),
+                json!("-euc"),
+                json!("umask 027; exec \"$@\""),
+                json!("sh"),
+            ];
+            container["command"] = script.iter().chain(words).cloned().collect();
+            container["resources"]["limits"]["cpu"] = json!("700m");
+            let variables = container["env"].as_array_mut().context("no environment")?;
+            for variable in variables.iter_mut().filter(|v| v["name"] == "FIRN_RUN") {
+                let mut run: Value =
+                    serde_json::from_str(variable["value"].as_str().unwrap_or_default())?;
+                run["output"]["repository"] = json!(world.repository("elsewhere"));
+                variable["value"] = json!(run.to_string());
+            }
+            variables.push(json!({ "name": "TZ", "value": "Asia/Kathmandu" }));
+        }
+    }
+    let pod = json!({ "metadata": { "name": "elsewhere" }, "spec": spec });
+    world.run_pod(serde_json::from_value(pod)?).await?;
+    Ok(())
+}
+
+/// Other users and another group than those of Firn's pods.
+fn renumber(value: &mut Value) {
+    match value {
+        Value::Number(number) => match number.as_i64() {
+            Some(UID_BUILD) => *value = json!(31_000),
+            Some(UID_PUSH) => *value = json!(31_001),
+            _ => {}
+        },
+        Value::Array(items) => items.iter_mut().for_each(renumber),
+        Value::Object(fields) => fields.values_mut().for_each(renumber),
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
+    }
+}
+
+/// The Secret of a git login may hold the authority of the server too.
+#[tokio::test]
+async fn a_git_secret_may_bring_the_servers_authority() -> Result<()> {
+    tell("secret-ca", async |world| {
+        let source = world.publish_flake("private").await?;
+        let services = &world.services;
+        world
+            .apply_secret(
+                "git-with-ca",
+                "Opaque",
+                &[
+                    ("username", &services.git_user),
+                    ("password", &services.git_password),
+                    ("ca.crt", &services.ca_pem),
+                ],
+            )
+            .await?;
+        let wanted = Wanted::new(world, "web", &source.url)
+            .with("/spec/source/git/secretRef/name", "git-with-ca")
+            .without("/spec/source/git/caConfigMapRef");
+        world.apply(&wanted).await?;
+        world.ready("web").await?;
         Ok(())
     })
     .await

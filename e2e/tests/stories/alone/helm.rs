@@ -16,21 +16,27 @@ use serde_json::Value;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn images_stay_and_go_on_when_the_release_is_upgraded_uninstalled_and_back() -> Result<()> {
-    tell("helm", async |world| {
-        let folder = tempfile::tempdir()?;
-        let values = folder.path().join("values.json");
-        let release = ["--namespace", NAMESPACE, RELEASE];
-        let installed = helm(world, &["get", "values", "--output", "json"], &release)
-            .context("Firn was not installed by Helm")?;
-        std::fs::write(&values, installed)?;
-        let values = values.to_str().context("the folder's name is not UTF-8")?;
+    tell("helm", async |world| and_back(world, story).await).await
+}
 
-        let told = story(world, values).await;
-        // The stories after this one need Firn, whatever happened here.
-        let back = put(world, &["upgrade", "--install"], values, &[]);
-        told.and(back)
-    })
-    .await
+/// Tells a story that changes the installed release, given the file of its values; afterwards it
+/// is as it was.
+pub(super) async fn and_back<F>(world: &World, story: F) -> Result<()>
+where
+    F: AsyncFnOnce(&World, &str) -> Result<()>,
+{
+    let folder = tempfile::tempdir()?;
+    let values = folder.path().join("values.json");
+    let release = ["--namespace", NAMESPACE, RELEASE];
+    let installed = helm(world, &["get", "values", "--output", "json"], &release)
+        .context("Firn was not installed by Helm")?;
+    std::fs::write(&values, installed)?;
+    let values = values.to_str().context("the folder's name is not UTF-8")?;
+
+    let told = story(world, values).await;
+    // The stories after this one need Firn, whatever happened here.
+    let back = put(world, &["upgrade", "--install"], values, &[]);
+    told.and(back)
 }
 
 async fn story(world: &World, values: &str) -> Result<()> {
@@ -98,7 +104,7 @@ async fn story(world: &World, values: &str) -> Result<()> {
 }
 
 /// Installs or upgrades this repository's chart and waits until the operator is ready.
-fn put(world: &World, verb: &[&str], values: &str, more: &[&str]) -> Result<()> {
+pub(super) fn put(world: &World, verb: &[&str], values: &str, more: &[&str]) -> Result<()> {
     let chart = repository().join("charts/firn");
     let chart = chart
         .to_str()
