@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 use super::measure::{self, Usage};
+use super::node::Containerd;
 use super::registry::{Registry, Traffic};
 
 /// Covered by memory: what skopeo knows of blobs, and everything of the bench's own.
@@ -29,15 +30,16 @@ pub struct Run {
 /// The namespaces, entered.
 #[derive(Debug)]
 pub struct Arena {
-    registry: PathBuf,
+    /// The embedded cluster's.
+    programs: PathBuf,
 }
 
 impl Arena {
     /// Prepares the namespaces that this process is in: it was started by `unshare --net --mount`.
-    /// `registry` is distribution's program.
+    /// `programs` is the folder of the embedded cluster's: registry and containerd.
     ///
     /// Errors: not root, or not in namespaces of its own.
-    pub fn enter(registry: PathBuf) -> Result<Self> {
+    pub fn enter(programs: PathBuf) -> Result<Self> {
         let interfaces = fs::read_to_string("/proc/net/dev").context("failed to read devices")?;
         let others = interfaces
             .lines()
@@ -52,7 +54,7 @@ impl Arena {
             command("mount", &["-t", "tmpfs", "tmpfs", folder])?;
         }
         fs::create_dir(Path::new(STATE).join("bench"))?;
-        Ok(Self { registry })
+        Ok(Self { programs })
     }
 
     /// Shows the folder `from` at `to` too.
@@ -73,6 +75,22 @@ impl Arena {
         self.file(&format!("kept-{name}"))
     }
 
+    /// A registry on the storage in a folder.
+    ///
+    /// Errors: it does not come up.
+    pub fn registry(&self, storage: &Path) -> Result<Registry> {
+        Registry::start(&self.programs.join("registry"), storage)
+    }
+
+    /// A containerd that holds nothing.
+    ///
+    /// Errors: it does not come up.
+    pub fn containerd(&self) -> Result<Containerd> {
+        let folder = self.file("containerd");
+        remove(&folder)?;
+        Containerd::start(&self.programs, &folder)
+    }
+
     /// Runs `pipeline` as from a fresh pod, against a registry that has what was kept under the
     /// name `from`, or nothing. What the registry has afterwards is kept under `keep`, if given.
     ///
@@ -90,7 +108,7 @@ impl Arena {
             let (from, to) = (self.kept(from), storage.display().to_string());
             command("cp", &["-a", &from.display().to_string(), &to])?;
         }
-        let registry = Registry::start(&self.registry, &storage)?;
+        let registry = self.registry(&storage)?;
         let usage = measure::run(pipeline)?;
         let traffic = registry.stop()?;
         if let Some(keep) = keep {

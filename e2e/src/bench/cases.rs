@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use super::arena::{Arena, Run};
 use super::delay;
 use super::limit::Limit;
-use super::node::{Cost, Image};
+use super::node::Cost;
 use super::peers::{Peer, Programs, Push};
 use super::plan;
 use super::registry::{self, tagged};
@@ -248,16 +248,24 @@ impl Bench<'_> {
             .with_context(|| format!("failed to measure {peer} on {case:?}"))
     }
 
-    /// What the change of one path costs a node; after [`Case::New`] and [`Case::OnePath`].
+    /// What the change of one path costs a node that holds the image before; after [`Case::New`]
+    /// and [`Case::OnePath`].
     pub fn node_cost(&self, peer: Peer) -> Result<Cost> {
-        let image = |kept: &str| {
-            let folder = self.arena.kept(kept);
-            let digest = tagged(&folder, REPOSITORY, TAG)?;
-            let manifest = registry::blob(&folder, &digest)?;
-            Image::read(&manifest, |config| registry::blob(&folder, config))
+        let node = self.arena.containerd()?;
+        let reference = format!("{}/{REPOSITORY}:{TAG}", registry::ADDRESS);
+        let pull = |kept: &str| {
+            let registry = self.arena.registry(&self.arena.kept(kept))?;
+            node.pull(&reference)?;
+            registry.stop()
         };
         let name = format!("{peer:?}");
-        Ok(image(&format!("{name}-after"))?.cost_after(&image(&name)?))
+        pull(&name)?;
+        let before = node.unpacked()?;
+        let pulled = pull(&format!("{name}-after"))?.read;
+        Ok(Cost {
+            pulled,
+            unpacked: node.unpacked()? - before,
+        })
     }
 
     /// Pushes a closure to an empty registry with no more memory than `limit`, in bytes.

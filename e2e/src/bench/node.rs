@@ -1,111 +1,132 @@
-//! The node's side: what a container runtime that has unpacked one image has to fetch and to unpack
-//! for the next. containerd keeps blobs by digest and unpacked layers by chain ID: the layer with
-//! all below it. So a layer that changes low down makes it unpack everything above once more. Pure.
+//! The node's side: what a containerd that holds one image fetches and unpacks for the next. It keeps
+//! blobs by digest and unpacked layers by chain ID, the layer with all below it; so a layer that
+//! changes low down makes it unpack everything above once more.
 
-use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
-use firn_oci::{Digest, Manifest};
-use serde::Deserialize;
+use anyhow::{Context as _, Result, bail, ensure};
 
-/// What a runtime sees of an image.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Image {
-    /// Digest and size of each blob, config and layers.
-    blobs: Vec<(Digest, u64)>,
-    /// Of each layer, lowest first.
-    diff_ids: Vec<Digest>,
-}
+/// It is up in a tenth of a second; a machine that is busy takes longer.
+const READY: Duration = Duration::from_secs(30);
 
-/// What the next image costs a node.
+/// What the next image cost a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cost {
-    /// Bytes of blobs that it does not have.
+    /// Bytes of the blobs that were fetched.
     pub pulled: u64,
-    /// Layers that it has to unpack.
-    pub unpacked: usize,
-    /// Layers of the image.
-    pub layers: usize,
+    /// Layers that were unpacked.
+    pub unpacked: u64,
 }
 
-#[derive(Deserialize)]
-struct Config {
-    rootfs: RootFs,
+/// A containerd of its own, with nothing in it.
+#[derive(Debug)]
+pub struct Containerd {
+    child: Child,
+    ctr: PathBuf,
+    folder: PathBuf,
 }
 
-#[derive(Deserialize)]
-struct RootFs {
-    diff_ids: Vec<Digest>,
-}
-
-impl Image {
-    /// From a manifest and the config that it names, which `blob` reads.
+impl Containerd {
+    /// Starts the embedded cluster's containerd from the folder `programs`; everything of it is
+    /// in `folder`.
     ///
-    /// Errors: one of them is something else.
-    pub fn read(manifest: &[u8], blob: impl FnOnce(&Digest) -> Result<Vec<u8>>) -> Result<Self> {
-        let manifest: Manifest =
-            serde_json::from_slice(manifest).context("failed to read a manifest")?;
-        let config: Config = serde_json::from_slice(&blob(&manifest.config.digest)?)
-            .context("failed to read a config")?;
-        let descriptors = std::iter::once(&manifest.config).chain(&manifest.layers);
-        Ok(Self {
-            blobs: descriptors.map(|d| (d.digest, d.size)).collect(),
-            diff_ids: config.rootfs.diff_ids,
-        })
+    /// Errors: it does not come up; with what it said.
+    pub fn start(programs: &Path, folder: &Path) -> Result<Self> {
+        fs::create_dir_all(folder)?;
+        let (config, log) = (folder.join("config.toml"), folder.join("log"));
+        let root = folder.display();
+        let text = format!(
+            "version = 3\nroot = \"{root}/root\"\nstate = \"{root}/state\"\n\
+             disabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.cri.v1.images\", \
+             \"io.containerd.cri.v1.runtime\"]\n[grpc]\naddress = \"{root}/socket\"\n"
+        );
+        fs::write(&config, text)?;
+        let file = fs::File::create(&log)?;
+        let child = Command::new(programs.join("containerd"))
+            .arg("--config")
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file)
+            .spawn()
+            .context("failed to start containerd")?;
+        let mut node = Self {
+            child,
+            ctr: programs.join("ctr"),
+            folder: folder.to_owned(),
+        };
+        let start = Instant::now();
+        while let Err(error) = node.ctr(&["version"]) {
+            if start.elapsed() > READY || node.child.try_wait()?.is_some() {
+                let said = fs::read_to_string(&log).unwrap_or_default();
+                bail!("containerd does not come up: {error}: {said}");
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(node)
     }
 
-    fn chain_ids(&self) -> Vec<Digest> {
-        let mut chain: Vec<Digest> = Vec::new();
-        for diff_id in &self.diff_ids {
-            let next = match chain.last() {
-                Some(below) => Digest::of(format!("{below} {diff_id}").as_bytes()),
-                None => *diff_id,
-            };
-            chain.push(next);
-        }
-        chain
+    /// Pulls and unpacks an image from a registry without TLS.
+    ///
+    /// Errors: the image cannot be pulled or is not what its digests say.
+    pub fn pull(&self, reference: &str) -> Result<()> {
+        let pulled = self.ctr(&["images", "pull", "--plain-http", reference]);
+        pulled.map(drop)
     }
 
-    /// What this image costs a node that has `before`.
-    pub fn cost_after(&self, before: &Self) -> Cost {
-        let had: BTreeSet<Digest> = before.blobs.iter().map(|(digest, _)| *digest).collect();
-        let unpacked: BTreeSet<Digest> = before.chain_ids().into_iter().collect();
-        Cost {
-            pulled: self
-                .blobs
-                .iter()
-                .filter(|(digest, _)| !had.contains(digest))
-                .map(|(_, size)| size)
-                .sum(),
-            unpacked: self
-                .chain_ids()
-                .iter()
-                .filter(|id| !unpacked.contains(*id))
-                .count(),
-            layers: self.diff_ids.len(),
-        }
+    /// How many layers are unpacked.
+    ///
+    /// Errors: containerd does not answer.
+    pub fn unpacked(&self) -> Result<u64> {
+        let list = self.ctr(&["snapshots", "list"])?;
+        Ok(committed(&list))
     }
+
+    fn ctr(&self, arguments: &[&str]) -> Result<String> {
+        let output = Command::new(&self.ctr)
+            .arg("--address")
+            .arg(self.folder.join("socket"))
+            .args(arguments)
+            .output()
+            .context("failed to start ctr")?;
+        ensure!(
+            output.status.success(),
+            "ctr {}: {}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        // The namespaces end with the bench anyway, and the process with them.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Counts the layers in a list of snapshots: `KEY PARENT KIND`.
+fn committed(list: &str) -> u64 {
+    let kinds = list
+        .lines()
+        .filter_map(|line| line.split_whitespace().last());
+    kinds.filter(|kind| *kind == "Committed").count() as u64
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn image(layers: &[&str]) -> Image {
-        let digests: Vec<Digest> = layers.iter().map(|l| Digest::of(l.as_bytes())).collect();
-        Image {
-            blobs: digests.iter().map(|digest| (*digest, 10)).collect(),
-            diff_ids: digests,
-        }
-    }
-
     #[test]
-    fn a_low_layer_that_changes_is_pulled_alone_and_unpacked_with_all_above() {
-        let before = image(&["libc", "lib", "app"]);
-        let top = image(&["libc", "lib", "app2"]).cost_after(&before);
-        assert_eq!((top.pulled, top.unpacked), (10, 1));
-        let low = image(&["libc2", "lib", "app"]).cost_after(&before);
-        assert_eq!((low.pulled, low.unpacked, low.layers), (10, 3, 3));
-        assert_eq!(before.cost_after(&before).unpacked, 0);
+    fn a_snapshot_that_is_in_use_is_no_layer() {
+        let list = "KEY      PARENT  KIND\nsha256:a         Committed\n\
+                    sha256:b sha256:a Committed\nsome     sha256:b Active\n";
+        assert_eq!(committed(list), 2);
     }
 }

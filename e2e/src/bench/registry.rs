@@ -38,6 +38,8 @@ pub struct Traffic {
     pub uploaded: u64,
     /// Blobs that were mounted from another repository.
     pub mounts: u64,
+    /// Bytes of the blobs that were read.
+    pub read: u64,
     /// Bytes that went over the interface in both directions, headers and all.
     pub wire: u64,
 }
@@ -108,13 +110,19 @@ impl Registry {
             wire,
             ..Traffic::default()
         };
+        let size = |digest: &str| -> Result<u64> {
+            let file = stored(&self.folder, digest)?;
+            let metadata = fs::metadata(&file);
+            Ok(metadata
+                .with_context(|| format!("there is no {}", file.display()))?
+                .len())
+        };
         for digest in asked.iter().filter_map(Asked::uploaded) {
-            let (first, _) = digest.split_at_checked(2).context("a short digest")?;
-            let file = format!("docker/registry/v2/blobs/sha256/{first}/{digest}/data");
             traffic.uploads += 1;
-            traffic.uploaded += fs::metadata(self.folder.join(&file))
-                .with_context(|| format!("the registry has no {file}"))?
-                .len();
+            traffic.uploaded += size(&digest)?;
+        }
+        for digest in asked.iter().filter_map(Asked::read) {
+            traffic.read += size(digest)?;
         }
         traffic.mounts = asked.iter().filter(|asked| asked.is_mount()).count() as u64;
         Ok(traffic)
@@ -164,12 +172,12 @@ pub fn tagged(folder: &Path, repository: &str, tag: &str) -> Result<Digest> {
     Ok(text.trim().parse()?)
 }
 
-/// A blob of a stopped registry's storage.
-pub fn blob(folder: &Path, digest: &Digest) -> Result<Vec<u8>> {
-    let hex = digest.hex();
+/// Where a registry's storage has a blob, by its digest in hexadecimal.
+fn stored(folder: &Path, hex: &str) -> Result<PathBuf> {
     let (first, _) = hex.split_at_checked(2).context("a short digest")?;
-    let file = format!("docker/registry/v2/blobs/sha256/{first}/{hex}/data");
-    fs::read(folder.join(&file)).with_context(|| format!("the registry has no {file}"))
+    Ok(folder.join(format!(
+        "docker/registry/v2/blobs/sha256/{first}/{hex}/data"
+    )))
 }
 
 /// A line of the access log.
@@ -214,6 +222,13 @@ impl<'a> Asked<'a> {
         digest.strip_prefix("sha256:").map(str::to_owned)
     }
 
+    /// The digest, in hexadecimal, of a blob that this read.
+    fn read(&self) -> Option<&'a str> {
+        let whole = self.method == "GET" && self.status == "200";
+        let (_, digest) = self.path.split_once("/blobs/sha256:")?;
+        whole.then_some(digest)
+    }
+
     fn is_mount(&self) -> bool {
         let parameters: BTreeSet<&str> = self
             .query
@@ -238,11 +253,14 @@ time=\"2026\" level=warning msg=\"no [TLS] \"\n\
 127.0.0.1 - - [24/Nov/2026:1] \"PUT /v2/a/blobs/uploads/1?digest=sha256%3Acc HTTP/1.1\" 400 0 \"\" \"x\"\n\
 127.0.0.1 - - [24/Nov/2026:1] \"POST /v2/b/blobs/uploads/?mount=sha256:bb&from=a HTTP/1.1\" 201 0 \"\" \"x\"\n\
 127.0.0.1 - - [24/Nov/2026:1] \"POST /v2/b/blobs/uploads/?mount=sha256:dd&from=a HTTP/1.1\" 202 0 \"\" \"x\"\n\
+127.0.0.1 - - [24/Nov/2026:1] \"GET /v2/b/blobs/sha256:ee HTTP/1.1\" 200 9 \"\" \"x\"\n\
 127.0.0.1 - - [24/Nov/2026:1] \"PUT /v2/a/manifests/1 HTTP/1.1\" 201 0 \"\" \"x\"\n";
         let asked: Vec<Asked<'_>> = log.lines().filter_map(Asked::parse).collect();
-        assert_eq!(asked.len(), 7);
+        assert_eq!(asked.len(), 8);
         let uploads: Vec<String> = asked.iter().filter_map(Asked::uploaded).collect();
         assert_eq!(uploads, ["bb"]);
+        let read: Vec<&str> = asked.iter().filter_map(Asked::read).collect();
+        assert_eq!(read, ["ee"]);
         assert_eq!(asked.iter().filter(|a| a.is_mount()).count(), 1);
     }
 }

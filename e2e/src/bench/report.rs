@@ -146,8 +146,10 @@ fn grouped(number: u64) -> String {
 const METHOD: &str = "
 ## How it is measured
 
-    make bench              # root; installs nothing; exits with 1 if a line of the first table is missed
+    make bench                                            # as root; 12 minutes; ends with 1 if a ratio is missed
     make bench BENCH='--rounds 9'
+    make bench BENCH='--only new --only memory'           # parts; writes no page
+    FIRN_BENCH_NIX2CONTAINER=/folder make bench           # with nix2container
 
 * **What is pushed.** Debian packages of `e2e/debian/closure-trixie-amd64.lock`, one store path for each, their
   dependencies as references, and a program of 1 KB on top. They are unpacked once, without Nix, into
@@ -169,7 +171,8 @@ const METHOD: &str = "
 * **Bytes.** Blobs as the registry stored them in that run; the wire is loopback's own counter, with headers, both directions.
 * **30 ms.** A relay that holds every byte back for 15 ms in each direction, whatever is under way.
 * **Memory.** In a control group with that limit, page cache included.
-* **The node's side.** From the manifests: blobs by digest and unpacked layers by chain ID, as containerd keeps them.
+* **The node's side.** The embedded cluster's containerd, fresh for each competitor, pulls the image, then the one with the changed
+  path: blobs that it reads from the registry the second time, and layers that it unpacks.
 * **Each path in turn.** Planned by `firn-streamer plan`, not pushed; the size of a layer is the sum of its paths', each compressed by itself.
 ";
 

@@ -61,7 +61,8 @@ impl Wishes {
 /// What the outer process has found and the inner one needs.
 #[derive(Debug, Serialize, Deserialize)]
 struct Found {
-    registry: PathBuf,
+    /// The folder of the embedded cluster's programs.
+    cluster: PathBuf,
     firn: PathBuf,
     skopeo: PathBuf,
     skopeo_version: String,
@@ -86,7 +87,7 @@ pub fn outside(
     nix2container: Option<PathBuf>,
     wishes: Wishes,
 ) -> Result<ExitCode> {
-    let registry = cluster_programs(layout)?.join("registry");
+    let cluster = cluster_programs(layout)?;
     let firn = if let Some(program) = firn {
         std::path::absolute(program)?
     } else {
@@ -99,7 +100,7 @@ pub fn outside(
         step("store of 10 GB", || synthetic::store(&layout.cache))?;
     }
     let found = Found {
-        registry,
+        cluster,
         firn,
         skopeo,
         skopeo_version,
@@ -168,7 +169,7 @@ impl Drop for Bare {
 pub fn inside(cache: &Path, found: &str) -> Result<ExitCode> {
     let start = Instant::now();
     let Found {
-        registry,
+        cluster,
         firn,
         skopeo,
         skopeo_version,
@@ -176,7 +177,7 @@ pub fn inside(cache: &Path, found: &str) -> Result<ExitCode> {
         wishes,
     } = serde_json::from_str(found).context("this is for `firn-bench run` to call")?;
     let store = store(cache)?;
-    let arena = Arena::enter(registry)?;
+    let arena = Arena::enter(cluster)?;
     if nix2container.is_some() {
         arena.bind(&store.directory, Path::new(Bare::PLACE))?;
     }
@@ -203,8 +204,10 @@ pub fn inside(cache: &Path, found: &str) -> Result<ExitCode> {
     let runs = bench.run(cases, wishes.rounds)?;
     verdicts.extend(verdict::timed(&runs));
     if wishes.wants(Part::Rows) {
-        let archive = bench.node_cost(Peer::Zstd)?;
-        verdicts.push(verdict::node(bench.node_cost(Peer::Firn)?, archive));
+        let costs = step("a node that pulls", || {
+            Ok((bench.node_cost(Peer::Firn)?, bench.node_cost(Peer::Zstd)?))
+        })?;
+        verdicts.push(verdict::node(costs.0, costs.1));
     }
     let mut in_turn = Vec::new();
     if wishes.wants(Part::Bytes) {
