@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use firn_oci::registry::{Copied, Mount, PushError};
-use firn_oci::{Compression, Compressors, Document, Layer};
+use firn_oci::registry::{Copied, PushError};
+use firn_oci::{Compression, Compressors, Descriptor, Document, Layer, Repository};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use crate::closure::Closure;
@@ -109,31 +109,37 @@ impl Blobs<'_> {
         Ok(placed)
     }
 
-    /// The layer by its recipe, mounted if it is in another repository. `None`: it must be made.
+    /// The layer by its recipe; from another repository it is mounted, or copied where the registry
+    /// mounts nothing. `None`: it must be made.
     async fn find(&self, key: &Key) -> Result<Option<Placed>> {
         let Some(KnownLayer { layer, repository }) = self.known.get(key) else {
             return Ok(None);
         };
-        let placed = |placement| {
-            Ok(Some(Placed {
-                layer: layer.clone(),
-                placement,
-            }))
-        };
         let target = self.target;
-        if *repository == target.repository {
-            return placed(Placement::Reused);
-        }
-        let digest = &layer.descriptor.digest;
-        let mounted = target
-            .registry
-            .mount(&target.repository, digest, repository);
-        match mounted.await.map_err(|error| failure(&error))? {
-            Mount::Mounted => placed(Placement::Mounted),
-            Mount::NotMounted(session) => {
-                session.cancel().await;
-                Ok(None)
-            }
+        let placement = if *repository == target.repository {
+            Some(Placement::Reused)
+        } else {
+            self.copy(&layer.descriptor, repository).await?
+        };
+        Ok(placement.map(|placement| Placed {
+            layer: layer.clone(),
+            placement,
+        }))
+    }
+
+    /// A blob from another repository of the registry. `None`: it is gone, or not for us to read.
+    async fn copy(&self, blob: &Descriptor, from: &Repository) -> Result<Option<Placement>> {
+        let Target {
+            registry,
+            repository,
+            ..
+        } = self.target;
+        match registry.copy_blob(repository, registry, from, blob).await {
+            Ok(Copied::Present) => Ok(Some(Placement::Reused)),
+            Ok(Copied::Mounted) => Ok(Some(Placement::Mounted)),
+            Ok(Copied::Sent) => Ok(Some(Placement::Sent)),
+            Err(error) if error.is_not_found() || error.is_auth() => Ok(None),
+            Err(error) => Err(failure(&error)),
         }
     }
 
@@ -174,18 +180,10 @@ impl Blobs<'_> {
     pub(super) async fn config(&self, document: &Document) -> Result<Placement> {
         let target = self.target;
         let there = self.known.config(&document.descriptor.digest);
-        if let Some(from) = there.filter(|from| **from != target.repository) {
-            let registry = &target.registry;
-            let config = &document.descriptor;
-            let copied = registry.copy_blob(&target.repository, registry, from, config);
-            match copied.await {
-                Ok(Copied::Present) => return Ok(Placement::Reused),
-                Ok(Copied::Mounted) => return Ok(Placement::Mounted),
-                Ok(Copied::Sent) => return Ok(Placement::Sent),
-                // Gone, or not for us to read: it is in memory.
-                Err(error) if error.is_not_found() || error.is_auth() => {}
-                Err(error) => return Err(failure(&error)),
-            }
+        if let Some(from) = there.filter(|from| **from != target.repository)
+            && let Some(placement) = self.copy(&document.descriptor, from).await?
+        {
+            return Ok(placement);
         }
         self.document(document).await
     }
