@@ -208,6 +208,22 @@ async fn a_mount_that_does_not_work_is_an_ordinary_upload() {
 }
 
 #[tokio::test]
+async fn a_mount_that_is_refused_is_an_ordinary_upload_as_well() {
+    for status in [400, 403, 404, 405] {
+        let fake = FakeRegistry::start().await.unwrap();
+        let registry = fake.client().unwrap();
+        registry.ping().await.unwrap();
+        fake.forget();
+        fake.fault("POST", "mount=", Answer::Status(status, vec![], ""));
+        let from = "base/image".parse().unwrap();
+        let digest = Digest::of(b"layer");
+        let mount = registry.mount(&repository(), &digest, &from).await.unwrap();
+        assert!(matches!(mount, Mount::NotMounted(_)), "{status}");
+        assert_eq!(fake.seen().len(), 2, "{status}");
+    }
+}
+
+#[tokio::test]
 async fn a_dropped_session_is_cancelled() {
     let fake = FakeRegistry::start().await.unwrap();
     let registry = fake.client().unwrap();

@@ -304,6 +304,11 @@ impl Error {
         self.status() == Some(status.as_u16())
     }
 
+    /// The mount itself may be what is refused, by the registry or by its token service.
+    pub(crate) fn is_mount_refused(&self) -> bool {
+        matches!(self.status(), Some(400 | 401 | 403 | 404 | 405))
+    }
+
     /// The token service does not take the credentials.
     pub(crate) fn is_login_refused(&self) -> bool {
         self.refusal().is_some_and(|refusal| {

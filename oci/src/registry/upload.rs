@@ -79,7 +79,9 @@ impl Registry {
         self.started(&ask, repository, response.headers())
     }
 
-    /// Asks the registry to take a blob from another of its repositories.
+    /// Asks the registry to take a blob from another of its repositories. One that refuses to is
+    /// asked for an ordinary session: some do so for a source that they do not know or do not show
+    /// to us, where the specification would have them open one.
     ///
     /// # Errors
     /// The registry refuses even an upload, or does not answer.
@@ -97,7 +99,14 @@ impl Registry {
             .query_pairs_mut()
             .append_pair("mount", &digest.to_string())
             .append_pair("from", from.as_str());
-        let response = self.exchange(&ask, no_body, &[201, 202]).await?;
+        let response = match self.exchange(&ask, no_body, &[201, 202]).await {
+            Ok(response) => response,
+            Err(error) if error.is_mount_refused() => {
+                tracing::debug!(reason = %error, "no mount");
+                return self.start_upload(repository).await.map(Mount::NotMounted);
+            }
+            Err(error) => return Err(error),
+        };
         if response.status() == StatusCode::CREATED {
             return Ok(Mount::Mounted);
         }

@@ -60,3 +60,19 @@ fn location(header: &str) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn no_parser_panics(bytes in prop::collection::vec(any::<u8>(), 0..200), text in "\\PC{0,80}") {
+            for (_, parse) in PARSERS {
+                parse(&bytes);
+                parse(text.as_bytes());
+            }
+        }
+    }
+}
