@@ -238,6 +238,12 @@ impl FakeRegistry {
         self.lock().blobs.remove(&(repository.to_owned(), *digest));
     }
 
+    /// Removes a manifest, by tag or digest.
+    pub fn remove_manifest(&self, repository: &str, name: &str) {
+        let key = (repository.to_owned(), name.to_owned());
+        self.lock().manifests.remove(&key);
+    }
+
     /// Stores a manifest under a tag and its digest, whatever it points to.
     pub fn put_manifest(&self, repository: &str, tag: &str, media_type: &str, bytes: &[u8]) {
         let mut state = self.lock();

@@ -136,6 +136,8 @@ pub fn annotate(descriptor: Descriptor, key: &Key, diff_id: &Digest) -> Descript
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::input::{Paths, Profile};
     use crate::nar_hash::NarHash;
@@ -164,6 +166,48 @@ mod tests {
         assert_ne!(first, key(2, &app, Compression::ZSTD));
         assert_ne!(first, key(1, &app, Compression::GZIP));
         assert_ne!(first, key(1, &both, Compression::ZSTD));
+    }
+
+    /// Up to four of six paths, each with one of three contents.
+    fn recipe() -> impl Strategy<Value = Vec<(usize, u8)>> {
+        prop::collection::btree_map(0..6_usize, 1..4_u8, 1..5)
+            .prop_map(|map| map.into_iter().collect())
+    }
+
+    fn key_of(recipe: &[(usize, u8)]) -> Key {
+        let paths: Vec<StorePath> = recipe.iter().map(|(i, _)| path(&format!("p{i}"))).collect();
+        let infos = recipe.iter().map(|(_, hash)| {
+            let mut info = info(1, &[]);
+            info.nar_hash = NarHash([*hash; 32]);
+            info
+        });
+        let closure = Closure::new(paths.iter().cloned().zip(infos).collect()).unwrap();
+        let contents = Contents::Paths(Paths {
+            profile: Profile::Nar1,
+            paths,
+        });
+        Key::of(&contents, &closure, Compression::ZSTD)
+    }
+
+    proptest! {
+        #[test]
+        fn layers_have_one_key_only_if_they_are_the_same(a in recipe(), b in recipe()) {
+            prop_assert_eq!(key_of(&a) == key_of(&b), a == b);
+        }
+
+        #[test]
+        fn no_annotation_is_taken_for_another_layers(
+            key in "[0-9a-f]{64}|\\PC{0,70}", diff_id in "sha256:[0-9a-f]{64}|\\PC{0,80}",
+        ) {
+            let mut layer = Descriptor::of("application/vnd.oci.image.layer.v1.tar+zstd", b"blob");
+            layer.annotations.insert(ANNOTATION_KEY.into(), key.clone());
+            layer.annotations.insert(ANNOTATION_DIFF_ID.into(), diff_id.clone());
+            let config = Descriptor::of("application/vnd.oci.image.config.v1+json", b"{}");
+            let mut known = Known::default();
+            known.add(&Manifest::new(config, vec![layer]), &"team/app".parse().unwrap());
+            prop_assert!(known.get(&key_of(&[(0, 1)])).is_none());
+            prop_assert_eq!(known.is_empty(), diff_id.parse::<Digest>().is_err());
+        }
     }
 
     #[test]

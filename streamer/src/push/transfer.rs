@@ -73,12 +73,12 @@ impl From<Failure> for Trouble {
 impl Transfer<'_> {
     /// Puts the image into its repository.
     pub async fn run(&self) -> Result<Transferred> {
-        let known = self.known().await?;
-        match self.attempt(&known).await {
+        let (known, there) = self.known().await?;
+        match self.attempt(&known, &there).await {
             // What the old manifest kept alive was collected after all: make every layer.
             Err(Trouble::Missing(failure)) if !known.is_empty() => {
                 tracing::warn!("{}: making every layer again", failure.0.message);
-                self.attempt(&Known::default()).await
+                self.attempt(&Known::default(), &[]).await
             }
             done => done,
         }
@@ -87,10 +87,13 @@ impl Transfer<'_> {
         })
     }
 
-    /// The layers of previous images. Images that are gone tell nothing.
-    async fn known(&self) -> Result<Known> {
+    /// The layers of previous images, and which of these images are there. Those that are gone tell
+    /// nothing.
+    async fn known(&self) -> Result<(Known, Vec<&Previous>)> {
         let mut known = Known::default();
-        for Previous { repository, digest } in self.previous {
+        let mut there = Vec::new();
+        for previous in self.previous {
+            let Previous { repository, digest } = previous;
             let name = ManifestName::Digest(*digest);
             let found = self.target.registry.get_manifest(repository, &name).await;
             let found = match found {
@@ -102,12 +105,17 @@ impl Transfer<'_> {
             let manifest = found.and_then(|found| Manifest::from_bytes(&found.bytes).ok());
             if let Some(manifest) = manifest {
                 known.add(&manifest, repository);
+                there.push(previous);
             }
         }
-        Ok(known)
+        Ok((known, there))
     }
 
-    async fn attempt(&self, known: &Known) -> std::result::Result<Transferred, Trouble> {
+    async fn attempt(
+        &self,
+        known: &Known,
+        there: &[&Previous],
+    ) -> std::result::Result<Transferred, Trouble> {
         let blobs = Blobs {
             target: self.target,
             store: self.store.clone(),
@@ -123,7 +131,7 @@ impl Transfer<'_> {
             repository: self.target.repository.clone(),
             digest: manifest.descriptor.digest,
         };
-        let config = if !known.is_empty() && self.previous.contains(&unchanged) {
+        let config = if !known.is_empty() && there.contains(&&unchanged) {
             // The manifest was read a moment ago, and it keeps its config.
             Placement::Reused
         } else {

@@ -18,6 +18,9 @@ use firn_streamer::stop::Stop;
 use firn_streamer::store_path::StorePath;
 use firn_streamer::{check, publish, push};
 
+#[path = "push/poison.rs"]
+mod poison;
+
 const REPOSITORY: &str = "team/app";
 
 /// A pod's folders and a registry.
