@@ -1,7 +1,7 @@
 //! Nix's log in its JSON form: shown as text, and remembered as far as a report needs it.
 //!
-//! Bounds: `ACTIVITIES_MAX` activities at once, `TAIL_MAX` bytes of log for each build,
-//! `FAILED_MAX` ended builds, `ERRORS_MAX` bytes of errors.
+//! Bounds: `ACTIVITIES_MAX` activities at once, `DRV_MAX` bytes of name and twice `TAIL_MAX` bytes of
+//! log for each build, `FAILED_MAX` ended builds, twice `ERRORS_MAX` bytes of errors.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Write;
@@ -15,6 +15,9 @@ use crate::failure::plain;
 
 const ACTIVITIES_MAX: usize = 10_000;
 const TAIL_MAX: usize = 4096;
+/// The longest store path is as long. What build code writes as the name of a derivation may be as
+/// long as a line is.
+const DRV_MAX: usize = 255;
 const FAILED_MAX: usize = 64;
 const ERRORS_MAX: usize = 32 * 1024;
 /// Longest line that is shown, in bytes.
@@ -132,7 +135,7 @@ impl Log {
             } => {
                 if self.running.len() < ACTIVITIES_MAX {
                     let drv = if kind == BUILD {
-                        first_text(&fields)
+                        first_bytes(&first_text(&fields), DRV_MAX).to_owned()
                     } else {
                         String::new()
                     };
@@ -353,6 +356,19 @@ mod tests {
             )
         );
         assert_eq!(log.stages().len(), 1);
+    }
+
+    #[test]
+    fn a_derivation_with_an_endless_name_stays_small() {
+        let long = DRV.replace("fail", &"x".repeat(60_000));
+        let lines: Vec<String> = failing_build()
+            .iter()
+            .take(3)
+            .map(|line| line.replace(DRV, &long))
+            .collect();
+        let (log, shown) = read(&lines);
+        assert!(log.running().unwrap().0.len() <= DRV_MAX);
+        assert!(shown.lines().last().unwrap().len() <= DRV_MAX + 20);
     }
 
     #[test]
