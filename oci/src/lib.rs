@@ -12,6 +12,7 @@
 
 pub mod compress;
 mod config;
+pub mod decompress;
 mod descriptor;
 mod digest;
 mod image;

@@ -27,6 +27,7 @@ mod metadata;
 mod name;
 mod order;
 mod pax;
+mod reader;
 
 pub use capability::{CAPABILITY_XATTR, CapabilityError, FileCapabilities};
 pub use format::Format;
@@ -35,6 +36,7 @@ pub use metadata::{Metadata, Xattr};
 pub use name::{NameError, opaque_name, whiteout_name};
 use order::Order;
 pub use order::compare_names;
+pub use reader::{Member, MemberKind, ReadError, Skip, TarReader};
 
 /// Bytes read from a file at once: large enough for the disk, small beside an encoder's window.
 pub const COPY_BUFFER: usize = 256 * 1024;
