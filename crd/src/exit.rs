@@ -288,7 +288,7 @@ impl Reason {
             (Container::Build, 23) => Self::SandboxUnavailable,
             (Container::Build, 24) => Self::SubstituterUnavailable,
             (Container::Build, 25) => Self::StoreFull,
-            (Container::Build, 26) => Self::NotAnImage,
+            (Container::Build | Container::Push, 26) => Self::NotAnImage,
             (Container::Build, 30) => Self::BuildFailed,
             (Container::Build, 31) => Self::BuildTimeout,
             (Container::Build, 32) => Self::HashMismatch,
@@ -310,6 +310,8 @@ impl Reason {
     pub const fn containers(self) -> &'static [Container] {
         match self.exit_code() {
             Some(10..=13) => &[Container::Fetch],
+            // What an output is shows when push reads it.
+            Some(26) => &[Container::Build, Container::Push],
             Some(20..=33) => &[Container::Build],
             Some(40..=44) => &[Container::Check, Container::Push],
             Some(45..=50) => &[Container::Push],
@@ -352,7 +354,7 @@ mod tests {
             final_exit_codes(Container::Build),
             [20, 21, 22, 23, 26, 30, 31, 32, 33]
         );
-        assert_eq!(final_exit_codes(Container::Push), [40, 43, 44, 45, 46]);
+        assert_eq!(final_exit_codes(Container::Push), [26, 40, 43, 44, 45, 46]);
     }
 
     #[test]
