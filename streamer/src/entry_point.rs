@@ -9,7 +9,7 @@ use std::path::Path;
 use crate::store_path::StorePath;
 
 /// The answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EntryPoint {
     /// Absolute path of the program.
     pub program: Option<String>,

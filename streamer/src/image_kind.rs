@@ -1,12 +1,12 @@
-//! Whether a build's output already *is* an image, made by something else. Such outputs get their
-//! own front ends; until then they are refused, never wrapped into another image.
+//! Whether a build's output looks as if it already *were* an image, made by something else: build
+//! then looks for no program in it. What it is says [`crate::input::detect`], in push.
 
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-/// Bytes of a file that are looked at: a stream script names its streamer in the first lines, and
+/// Bytes of a file that are looked at: a stream script names its description in the first lines, and
 /// the keys of an image's JSON stand within its first megabyte.
 const LOOKED_AT: u64 = 1 << 20;
 
@@ -42,7 +42,7 @@ fn of_file(start: &[u8], executable: bool) -> Option<&'static str> {
         [b'{', ..] if holds("\"store_layers\"") && holds("\"repo_tag\"") => {
             Some("the description of a dockerTools image")
         }
-        [b'#', b'!', ..] if executable && holds("stream_layered_image") => {
+        [b'#', b'!', ..] if executable && holds("-conf.json") => {
             Some("a stream script of dockerTools")
         }
         [0x1f, 0x8b, ..] | [0x28, 0xb5, 0x2f, 0xfd, ..] => {
@@ -73,7 +73,7 @@ mod tests {
                 "dockerTools",
             ),
             (
-                b"#!/bin/sh\nexec python stream_layered_image.py conf.json".to_vec(),
+                b"#!/bin/sh\nexec /nix/store/x-stream /nix/store/x-app-conf.json".to_vec(),
                 "stream script",
             ),
             (vec![0x1f, 0x8b, 8, 0], "archive"),

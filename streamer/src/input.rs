@@ -9,7 +9,16 @@
 //! layer's contents. Whatever it was given was written by build code: what it hands on are types
 //! that cannot name a place outside the closure.
 
+pub mod archive;
+pub mod blob;
+pub mod detect;
+pub mod docker_tools;
+pub mod foreign;
+pub mod json;
+pub mod layout;
+pub mod nix2container;
 pub mod package;
+pub mod verbatim;
 
 use std::collections::BTreeMap;
 
@@ -17,6 +26,10 @@ use firn_oci::{ContainerConfig, Digest, History, ImageConfig, Platform, RootFs};
 
 use crate::closure::Closure;
 use crate::store_path::StorePath;
+use blob::{Blob, Form};
+use docker_tools::{PythonConfig, StoreLayer};
+use nix2container::{GoConfig, PathsLayer};
+use verbatim::Verbatim;
 
 /// An image to be.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,6 +60,12 @@ pub struct Layer {
 pub enum Contents {
     /// Store paths, each where it is in the store.
     Paths(Paths),
+    /// Store paths in the tar of nix2container, moved and with modes where it was told so.
+    Nix2container(Box<PathsLayer>),
+    /// Store paths in the tar of dockerTools.
+    DockerTools(Box<StoreLayer>),
+    /// Bytes that are there already.
+    Blob(Blob),
 }
 
 /// Store paths as a tar.
@@ -81,6 +100,12 @@ pub enum Config {
     /// By Firn, of these fields. Layers and history are put in when the layers are known; a history
     /// that is there already is of steps after the last layer.
     Firn(Box<ImageConfig>),
+    /// As nix2container's skopeo makes them.
+    Nix2container(Box<GoConfig>),
+    /// As dockerTools' stream script makes them.
+    DockerTools(Box<PythonConfig>),
+    /// They are there already.
+    Verbatim(Verbatim),
 }
 
 impl Config {
@@ -113,6 +138,13 @@ impl Config {
                 config.history.extend(after);
                 config.to_bytes()
             }
+            Self::Nix2container(config) => {
+                config.to_bytes(layers.iter().map(|(diff_id, _)| *diff_id))
+            }
+            Self::DockerTools(config) => {
+                config.to_bytes(layers.iter().map(|(diff_id, _)| *diff_id))
+            }
+            Self::Verbatim(config) => config.to_bytes(),
         }
     }
 }
@@ -120,28 +152,52 @@ impl Config {
 impl Contents {
     /// Bytes that will have to be read if it is made, as far as they are known beforehand.
     pub fn size(&self, closure: &Closure) -> u64 {
-        match self {
-            Self::Paths(layer) => layer
-                .paths
-                .iter()
-                .filter_map(|path| closure.paths().get(path))
-                .fold(0, |sum, info| sum.saturating_add(info.nar_size)),
+        if let Self::Blob(Blob {
+            member: Some(member),
+            ..
+        }) = self
+        {
+            return member.size;
         }
+        self.store_paths()
+            .into_iter()
+            .filter_map(|path| closure.paths().get(path))
+            .fold(0, |sum, info| sum.saturating_add(info.nar_size))
     }
 
     /// How many store paths are in it.
     pub fn paths(&self) -> usize {
         match self {
-            Self::Paths(layer) => layer.paths.len(),
+            Self::Paths(_) | Self::Nix2container(_) | Self::DockerTools(_) => {
+                self.store_paths().len()
+            }
+            Self::Blob(_) => 0,
         }
     }
 
     /// What is in it, by names for people, sorted.
     pub fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> = match self {
-            Self::Paths(layer) => layer.paths.iter().map(|p| p.name().to_owned()).collect(),
-        };
+        let paths = self.store_paths().into_iter();
+        let mut names: Vec<String> = paths.map(|path| path.name().to_owned()).collect();
         names.sort_unstable();
         names
+    }
+
+    /// The store paths that it is made of.
+    pub fn store_paths(&self) -> Vec<&StorePath> {
+        match self {
+            Self::Paths(layer) => layer.paths.iter().collect(),
+            Self::Nix2container(layer) => layer.entries.iter().map(|entry| &entry.path).collect(),
+            Self::DockerTools(layer) => layer.paths.iter().collect(),
+            Self::Blob(blob) => vec![&blob.place.path],
+        }
+    }
+
+    /// The blob that goes to the registry as it is.
+    pub fn verbatim(&self) -> Option<&Blob> {
+        match self {
+            Self::Blob(blob) if matches!(blob.form, Form::Verbatim { .. }) => Some(blob),
+            _ => None,
+        }
     }
 }

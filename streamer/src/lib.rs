@@ -32,6 +32,7 @@ pub mod run;
 pub mod settings;
 pub mod stages;
 pub mod stop;
+pub mod store;
 pub mod store_path;
 pub mod target;
 pub mod telemetry;

@@ -11,7 +11,8 @@ use firn_oci::{Compression, Compressors, Layer, LayerWriter, TarWriter};
 use crate::closure::Closure;
 use crate::failure::{Failure, chain};
 use crate::input::Contents;
-use crate::layer::{LayerError, Store};
+use crate::input::blob::Blob;
+use crate::layer::{self, LayerError, Store, Streams};
 use crate::watch::{Watch, Watched};
 
 /// All that a layer is made of; may be asked again and again for the same bytes.
@@ -23,6 +24,8 @@ pub struct Maker {
     pub closure: Arc<Closure>,
     /// Which, and how.
     pub contents: Contents,
+    /// Archives that are open, shared by the layers of an image.
+    pub streams: Streams,
     /// How the blob is compressed.
     pub compression: Compression,
     /// The threads that do it.
@@ -40,16 +43,42 @@ impl Maker {
             path: self.printable_store(),
             source,
         })?;
-        let failed = |error| LayerError::Write(firn_oci::tar::TarError::Write(error));
+        if let Some(blob) = self.contents.verbatim() {
+            return self.copy(&store, blob, sink);
+        }
         let writer = LayerWriter::new(self.compression, &self.pool, sink);
-        let mut tar = TarWriter::new(Watched {
-            sink: writer,
+        let mut watched = self.watched(writer);
+        let watched = if let Contents::Blob(blob) = &self.contents {
+            layer::write_tar(&store, &self.streams, &self.closure, blob, &mut watched)?;
+            watched
+        } else {
+            let mut tar = TarWriter::with_format(self.contents.format(), watched);
+            store.write(&self.closure, &self.contents, &mut tar)?;
+            tar.finish().map_err(LayerError::Write)?
+        };
+        let (layer, sink) = watched.sink.finish().map_err(LayerError::sink)?;
+        self.contents.compare(&layer.diff_id)?;
+        Ok((layer, sink))
+    }
+
+    /// A blob as it is.
+    fn copy<W: Write>(
+        &self,
+        store: &Store,
+        blob: &Blob,
+        sink: W,
+    ) -> Result<(Layer, W), LayerError> {
+        let sink = self.watched(sink);
+        let copied = layer::write_verbatim(store, &self.streams, &self.closure, blob, sink);
+        copied.map(|(layer, watched)| (layer, watched.sink))
+    }
+
+    fn watched<W>(&self, sink: W) -> Watched<W> {
+        Watched {
+            sink,
             layer: self.index,
             watch: Arc::clone(&self.watch),
-        });
-        store.write(&self.closure, &self.contents, &mut tar)?;
-        let writer = tar.finish().map_err(LayerError::Write)?.sink;
-        writer.finish().map_err(failed)
+        }
     }
 
     fn printable_store(&self) -> String {

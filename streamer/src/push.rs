@@ -18,6 +18,7 @@ mod blobs;
 mod transfer;
 mod verify;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use firn_crd::exit::Reason;
@@ -30,6 +31,8 @@ use crate::closure::Closure;
 use crate::failure::{Failure, Result, chain};
 use crate::handoff::{self, Built, Checked, Fetched, Image};
 use crate::input;
+use crate::input::detect;
+use crate::input::foreign;
 use crate::input::package::{self, Package};
 use crate::layering::Strategy;
 use crate::publish;
@@ -84,13 +87,18 @@ async fn push_image(
     let fetched = handoff::read(&settings.paths.fetched());
     let fetched: Fetched = fetched.map_err(|error| Failure::internal(&error))?;
     let closure = verify::closure(&left)?;
-    let image = image(build, &left, &closure, fetched.commit_time)?;
+    let closure = Arc::new(closure);
+    let store = settings.paths.store();
+    let image = match made_by_others(build, &left, &closure, fetched.commit_time, &store).await? {
+        Some(image) => image,
+        None => image(build, &left, &closure, fetched.commit_time)?,
+    };
     let previous = previous(build, target)?;
     let transfer = Transfer {
         target,
         image: &image,
-        closure: Arc::new(closure),
-        store: settings.paths.store(),
+        closure,
+        store,
         compression: compression(build.image.compression),
         previous: &previous,
         watch: Arc::new(Unwatched),
@@ -110,6 +118,35 @@ async fn push_image(
     stages.end(&running);
     tagged?;
     Ok(Outcome::Pushed(Box::new(pushed)))
+}
+
+/// The image that the output is already. `None`: it is a package.
+async fn made_by_others(
+    build: &Build,
+    left: &Image,
+    closure: &Arc<Closure>,
+    commit_time: Timestamp,
+    store: &Path,
+) -> Result<Option<input::Image>> {
+    let spec = &build.image;
+    let platform = build.platform.parse::<Platform>();
+    let wanted = foreign::Wanted {
+        platform: platform.map_err(|error| Failure::internal(&error))?,
+        labels: spec.labels.clone(),
+        annotations: spec.annotations.clone(),
+        created: match spec.timestamp {
+            Created::Epoch => None,
+            Created::Source => Some(commit_time),
+        },
+        now: commit_time,
+    };
+    let (closure, output) = (Arc::clone(closure), left.out_path.clone());
+    let store = store.to_owned();
+    // An archive may have to be passed over as a whole.
+    let read =
+        tokio::task::spawn_blocking(move || detect::image_in(&store, &closure, &output, &wanted));
+    let found = read.await.map_err(|error| Failure::internal(&error))?;
+    found.map_err(|error| error.into_failure(&build.attribute))
 }
 
 fn image(

@@ -16,6 +16,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::closure::Closure;
 use crate::input::Contents;
+use crate::input::blob::Form;
+use crate::input::nix2container::{Options, Rewrite};
+use crate::store_path::StorePath;
 
 /// Annotation of a layer: its key.
 pub const ANNOTATION_KEY: &str = "dev.firn.layer.recipe";
@@ -36,12 +39,49 @@ impl Key {
                 fields.add("firn/layer/1");
                 fields.add(layer.profile.name());
                 fields.add(&compression.identity());
-                for path in &layer.paths {
-                    fields.add(path.base_name());
-                    if let Some(info) = closure.paths().get(path) {
-                        fields.add(&info.nar_hash.to_string());
+                layer
+                    .paths
+                    .iter()
+                    .for_each(|path| fields.path(path, closure));
+            }
+            Contents::Nix2container(layer) => {
+                fields.add("firn/nix2container/1");
+                fields.add(&compression.identity());
+                for entry in &layer.entries {
+                    fields.path(&entry.path, closure);
+                    fields.options(entry.options.as_ref());
+                }
+            }
+            Contents::DockerTools(layer) => {
+                let owner = &layer.owner;
+                fields.add("firn/docker-tools/1");
+                fields.add(&compression.identity());
+                fields.add(&format!("{}:{};{}", owner.uid, owner.gid, owner.mtime));
+                fields.add(&owner.user);
+                fields.add(&owner.group);
+                layer
+                    .paths
+                    .iter()
+                    .for_each(|path| fields.path(path, closure));
+            }
+            // What was declared is compared when it is made: where it is makes no difference.
+            Contents::Blob(blob) => {
+                fields.add("firn/blob/1");
+                match &blob.form {
+                    Form::Tar => fields.add(&compression.identity()),
+                    Form::Verbatim { encoding, digest } => {
+                        fields.add(&format!("verbatim {encoding:?}"));
+                        if let Some(digest) = digest {
+                            fields.add(&digest.to_string());
+                        } else {
+                            // Other bytes have the same contents: these are meant.
+                            fields.path(&blob.place.path, closure);
+                            fields.add(&blob.place.inside);
+                            fields.add(&format!("{:?}", blob.member));
+                        }
                     }
                 }
+                fields.add(&blob.diff_id.to_string());
             }
         }
         fields.finish()
@@ -55,6 +95,38 @@ impl Fields {
     fn add(&mut self, text: &str) {
         self.0.update((text.len() as u64).to_le_bytes());
         self.0.update(text);
+    }
+
+    fn path(&mut self, path: &StorePath, closure: &Closure) {
+        self.add(path.base_name());
+        if let Some(info) = closure.paths().get(path) {
+            self.add(&info.nar_hash.to_string());
+        }
+    }
+
+    fn options(&mut self, options: Option<&Options>) {
+        let Some(options) = options else {
+            return self.add("plain");
+        };
+        match &options.rewrite {
+            Rewrite::None => self.add("stays"),
+            Rewrite::Prefix { replacement, .. } => {
+                self.add("moves");
+                self.add(replacement);
+            }
+            Rewrite::Regex { regex, replacement } => {
+                self.add("is rewritten");
+                self.add(regex);
+                self.add(replacement);
+            }
+        }
+        self.add(&options.perms.len().to_string());
+        for perm in &options.perms {
+            self.add(&perm.regex);
+            self.add(&format!("{:?};{}:{}", perm.mode, perm.uid, perm.gid));
+            self.add(&perm.user);
+            self.add(&perm.group);
+        }
     }
 
     fn finish(self) -> Key {

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::Work;
 use super::evaluate::Evaluated;
 use crate::closure::PathInfo;
-use crate::entry_point;
+use crate::entry_point::{self, EntryPoint};
 use crate::failure::{Failure, Result, chain};
 use crate::handoff::Image;
 use crate::image_kind;
@@ -29,17 +29,15 @@ impl Work<'_> {
         tracing::info!(out = %out_path, "built");
         let location = out_path.to_string();
         let directory = Path::new(&location);
-        if let Some(kind) = image_kind::recognise(directory) {
-            return Err(Failure::new(
-                Reason::NotAnImage,
-                format!(
-                    "attribute {} is {kind}: this version of Firn does not read those yet. Name the package itself; Firn makes the image",
-                    self.build.attribute
-                ),
-            ));
-        }
-        let entry_point =
-            entry_point::find(&out_path, directory, evaluated.main_program.as_deref());
+        // An image is started by its own config. Push finds out again what it is, and believes
+        // nothing of this.
+        let entry_point = match image_kind::recognise(directory) {
+            Some(kind) => {
+                tracing::info!("the output is {kind}");
+                EntryPoint::default()
+            }
+            None => entry_point::find(&out_path, directory, evaluated.main_program.as_deref()),
+        };
         Ok(Image {
             drv_path: evaluated.drv_path.clone(),
             closure: self.closure(&out_path, log).await?,

@@ -7,6 +7,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::closure::PathInfo;
+use crate::input::docker_tools::{Owner, StoreLayer};
+use crate::input::nix2container::{Options, PathEntry, PathsLayer, Perm, Rewrite};
 
 /// The fixture of the golden vectors: a directory, a file, and a link.
 struct Fixture {
@@ -74,7 +76,7 @@ fn fixture(reverse: bool, read: u32, exec: u32) -> Fixture {
 }
 
 fn write(store: &Path, closure: &Closure, paths: &[StorePath]) -> Result<Layer, LayerError> {
-    let failed = |error| LayerError::Write(firn_oci::tar::TarError::Write(error));
+    let failed = LayerError::sink;
     let pool = Compressors::on_all_cores().map_err(failed)?;
     let mut tar = LayerWriter::new(Compression::NONE, &pool, io::sink()).into_tar();
     let contents = Contents::Paths(crate::input::Paths {
@@ -160,8 +162,8 @@ fn a_pipe_is_refused_without_waiting_for_it() {
     let made = rustix::fs::mknodat(
         rustix::fs::CWD,
         fixture.store().join(pipe.base_name()),
-        FileType::Fifo,
-        Mode::RUSR,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR,
         0,
     );
     made.unwrap();
@@ -176,4 +178,247 @@ fn a_missing_path_is_named() {
     let fixture = fixture(false, 0o444, 0o555);
     let error = write(&fixture.store(), &no_closure(), &[store_path("4", "gone")]).unwrap_err();
     assert!(error.to_string().contains("-gone"), "{error}");
+}
+
+/// As the store has them: all directories are read-only.
+fn canonical() -> Fixture {
+    let fixture = fixture(false, 0o444, 0o555);
+    let root = fixture.store().join(fixture.directory.base_name());
+    let mut directories = vec![root];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_type().unwrap().is_dir() {
+                directories.push(entry.path());
+            }
+        }
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o555)).unwrap();
+    }
+    fixture
+}
+
+fn contents_digest(fixture: &Fixture, contents: &Contents) -> Result<(String, usize), LayerError> {
+    let mut tar = TarWriter::with_format(contents.format(), Vec::new());
+    let store = Store::open(&fixture.store()).map_err(LayerError::sink)?;
+    store.write(&no_closure(), contents, &mut tar)?;
+    let bytes = tar.finish().map_err(LayerError::Write)?;
+    Ok((Digest::of(&bytes).hex(), bytes.len()))
+}
+
+fn nix2container(entries: Vec<PathEntry>) -> Contents {
+    Contents::Nix2container(Box::new(PathsLayer {
+        entries,
+        declared: Digest::of(b""),
+    }))
+}
+
+const fn plain(path: StorePath) -> PathEntry {
+    PathEntry {
+        path,
+        options: None,
+    }
+}
+
+fn docker_tools(paths: Vec<StorePath>) -> Contents {
+    Contents::DockerTools(Box::new(StoreLayer {
+        paths,
+        owner: Owner {
+            uid: 0,
+            gid: 0,
+            user: "root".to_owned(),
+            group: "root".to_owned(),
+            mtime: 1,
+        },
+    }))
+}
+
+/// Fixed for ever: images that others published have these digests.
+#[test]
+fn bytes_are_those_of_other_producers() {
+    let fixture = canonical();
+    let all = || {
+        vec![
+            fixture.directory.clone(),
+            fixture.file.clone(),
+            fixture.link.clone(),
+        ]
+    };
+    let of = |contents: &Contents| contents_digest(&fixture, contents).unwrap();
+    let file = fixture.file.clone();
+    let perm = Perm {
+        regex: "-file$".to_owned(),
+        mode: Some(0o4755),
+        uid: 3_000_000,
+        gid: 1000,
+        user: "u".to_owned(),
+        group: String::new(),
+    };
+    let with_perm = PathEntry {
+        path: file.clone(),
+        options: Some(Options {
+            rewrite: Rewrite::None,
+            perms: vec![perm],
+        }),
+    };
+    for (contents, digest, size) in [
+        (
+            nix2container(all().into_iter().map(plain).collect()),
+            "8dfc84082f3be9627bc4b2e736de269e9c877fbeacc57e49b9e1d53649cb8f5d",
+            17920,
+        ),
+        (
+            nix2container(vec![plain(file.clone())]),
+            "cc6c8556b4b31eab4789a018a651e7863d5d2447e2e164c5ff038c8b5d0742f8",
+            3584,
+        ),
+        (
+            nix2container(vec![with_perm]),
+            "7f98b3966416127827316d41583e1e2cbc0c198095d0b7bb174c6f17783101fa",
+            4608,
+        ),
+        (
+            docker_tools(all()),
+            "45a58b24a6a6d7eea607662d9f85deed07b6bb5975962959e073fd93a5440aaa",
+            20480,
+        ),
+        (
+            docker_tools(vec![file]),
+            "5c0b65b7c48b3a21a7a3a76331bf692a01e6a0e564f43ea2dad089f7fb19f68d",
+            10240,
+        ),
+    ] {
+        assert_eq!(of(&contents), (digest.to_owned(), size));
+    }
+}
+
+/// As nix2container's rules are: the last one wins where kind, mode and size agree.
+#[test]
+fn two_paths_at_one_place_are_explained_unless_they_are_alike() {
+    let fixture = canonical();
+    let paths = [("5", "same"), ("6", "size"), ("7", "mode")].map(|(d, n)| store_path(d, n));
+    for (path, text, mode) in [
+        (&paths[0], "y\n", 0o444),
+        (&paths[1], "longer\n", 0o444),
+        (&paths[2], "z\n", 0o555),
+    ] {
+        put(&fixture.store().join(path.base_name()), text, mode);
+    }
+    let at = |path: &StorePath| PathEntry {
+        path: path.clone(),
+        options: Some(Options {
+            rewrite: Rewrite::Prefix {
+                prefix: path.to_string(),
+                replacement: "/etc/conf".to_owned(),
+            },
+            perms: Vec::new(),
+        }),
+    };
+    let both =
+        |other| contents_digest(&fixture, &nix2container(vec![at(&fixture.file), at(other)]));
+    let alone = contents_digest(&fixture, &nix2container(vec![at(&paths[0])]));
+    assert_eq!(both(&paths[0]).unwrap(), alone.unwrap());
+    for (other, word) in [
+        (&paths[1], "sizes"),
+        (&paths[2], "modes"),
+        (&fixture.link, "kinds"),
+    ] {
+        let error = both(other).unwrap_err();
+        assert!(matches!(error, LayerError::Overlap { .. }), "{error}");
+        let text = error.to_string();
+        for part in [
+            "/etc/conf",
+            word,
+            fixture.file.base_name(),
+            other.base_name(),
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+}
+
+/// One that is moved into the place of another which stays: neither streams past the other.
+#[test]
+fn a_path_may_be_moved_into_another_one() {
+    let fixture = canonical();
+    let into = PathEntry {
+        path: fixture.file.clone(),
+        options: Some(Options {
+            rewrite: Rewrite::Prefix {
+                prefix: fixture.file.to_string(),
+                replacement: format!("{}/lib/a/d", fixture.directory),
+            },
+            perms: Vec::new(),
+        }),
+    };
+    let contents = nix2container(vec![plain(fixture.directory.clone()), into]);
+    let mut tar = TarWriter::with_format(contents.format(), Vec::new());
+    let store = Store::open(&fixture.store()).unwrap();
+    store.write(&no_closure(), &contents, &mut tar).unwrap();
+    let bytes = tar.finish().unwrap();
+    let mut reader = firn_oci::tar::TarReader::new(bytes.as_slice());
+    let mut names = Vec::new();
+    while let Some(member) = reader.next_member().unwrap() {
+        names.push(String::from_utf8_lossy(&member.name).into_owned());
+    }
+    let at = names
+        .iter()
+        .position(|name| name.ends_with("/lib/a/d"))
+        .unwrap();
+    assert!(names[at - 1].ends_with("/lib/a/c") && names[at + 1].ends_with("/lib/a-b"));
+    assert_eq!(names.len(), 3 + 15 + 1);
+}
+
+#[test]
+fn rules_that_lead_nowhere_or_without_end_are_errors() {
+    let fixture = canonical();
+    let rule = |regex: &str, replacement: &str| {
+        let entry = PathEntry {
+            path: fixture.file.clone(),
+            options: Some(Options {
+                rewrite: Rewrite::Regex {
+                    regex: regex.to_owned(),
+                    replacement: replacement.to_owned(),
+                },
+                perms: Vec::new(),
+            }),
+        };
+        contents_digest(&fixture, &nix2container(vec![entry])).map(|_| ())
+    };
+    assert!(rule("^/nix/store/[^-]*-", "/").is_ok());
+    for (regex, replacement) in [
+        ("^/nix", "relative"),
+        ("^/nix/store", "/../../etc"),
+        ("^/nix", "/a/.."),
+    ] {
+        let error = rule(regex, replacement).unwrap_err();
+        assert!(matches!(error, LayerError::Destination { .. }), "{error}");
+    }
+    for regex in ["(", "a{1000}{1000}{1000}", "++"] {
+        let error = rule(regex, "").unwrap_err();
+        assert!(matches!(error, LayerError::Rule { .. }), "{error}");
+    }
+}
+
+#[test]
+fn contents_that_nix_did_not_record_are_refused_where_rules_are_too() {
+    let fixture = canonical();
+    let info = PathInfo {
+        nar_hash: NarHash([7; 32]),
+        nar_size: 120,
+        references: Vec::new(),
+    };
+    let closure = Closure::new([(fixture.file.clone(), info)].into()).unwrap();
+    let entry = PathEntry {
+        path: fixture.file.clone(),
+        options: Some(Options {
+            rewrite: Rewrite::None,
+            perms: Vec::new(),
+        }),
+    };
+    let contents = nix2container(vec![entry]);
+    let mut tar = TarWriter::with_format(contents.format(), io::sink());
+    let written = Store::open(&fixture.store())
+        .unwrap()
+        .write(&closure, &contents, &mut tar);
+    assert!(matches!(written, Err(LayerError::Altered { .. })));
 }

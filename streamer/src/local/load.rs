@@ -169,7 +169,7 @@ impl Making {
         let mut members: BTreeMap<String, Member<'_>> = layers
             .iter()
             .enumerate()
-            .map(|(index, layer)| (name(layer), Member::Layer(index, layer.uncompressed_size)))
+            .map(|(index, layer)| (name(layer), Member::Layer(index, layer.descriptor.size)))
             .collect();
         members.insert(config_name, Member::Bytes(&config.bytes));
         members.insert("manifest.json".to_owned(), Member::Bytes(&manifest));
@@ -220,6 +220,7 @@ impl Making {
             store: self.source.store.clone(),
             closure: Arc::clone(&self.source.closure),
             contents: layer.contents.clone(),
+            streams: self.source.streams.clone(),
             compression,
             pool: self.pool.clone(),
             index,

@@ -18,7 +18,10 @@ use crate::closure::Closure;
 use crate::entry_point::{self, EntryPoint};
 use crate::failure::{Failure, chain};
 use crate::input::Image;
+use crate::input::detect;
+use crate::input::foreign::Wanted;
 use crate::input::package::{self, Package};
+use crate::layer::Streams;
 use crate::nix::path_info;
 use crate::store_path::{STORE, StorePath};
 
@@ -31,6 +34,7 @@ pub(super) struct Source {
     pub(super) image: Image,
     pub(super) closure: Arc<Closure>,
     pub(super) store: std::path::PathBuf,
+    pub(super) streams: Streams,
 }
 
 impl Source {
@@ -63,14 +67,60 @@ pub(super) async fn read(input: &InputArguments, wanted: &ImageArguments) -> Res
     if !closure.contains(&out_path) {
         return Err(usage(format!("{out_path} is not in its closure")));
     }
-    let entry_point = entry_point(&out_path, &input.store, wanted)?;
+    let image = match foreign(&out_path, &closure, &input.store, wanted)? {
+        Some(image) => image,
+        None => package(&out_path, &closure, &input.store, wanted)?,
+    };
+    Ok(Source {
+        image,
+        closure: Arc::new(closure),
+        store: input.store.clone(),
+        streams: Streams::default(),
+    })
+}
+
+/// The image that the path is already. `None`: it is a package.
+fn foreign(
+    out_path: &StorePath,
+    closure: &Closure,
+    store: &Path,
+    wanted: &ImageArguments,
+) -> Result<Option<Image>> {
+    let image = detect::image_in(
+        store,
+        closure,
+        out_path,
+        &Wanted {
+            platform: platform(wanted)?,
+            labels: wanted.labels.iter().cloned().collect(),
+            annotations: wanted.annotations.iter().cloned().collect(),
+            created: None,
+            now: Timestamp::from_second(1).unwrap_or_default(),
+        },
+    );
+    let image = image.map_err(|error| usage(format!("{out_path}: {}", chain(&error))))?;
+    if image.is_some() && (wanted.entry_point.is_some() || wanted.main_program.is_some()) {
+        return Err(usage(format!(
+            "{out_path} is an image already, which says itself what a container runs: leave out --entry-point and --main-program"
+        )));
+    }
+    Ok(image)
+}
+
+fn package(
+    out_path: &StorePath,
+    closure: &Closure,
+    store: &Path,
+    wanted: &ImageArguments,
+) -> Result<Image> {
+    let entry_point = entry_point(out_path, store, wanted)?;
     if let Some(note) = &entry_point.note {
         tracing::warn!("{note}");
     }
-    let image = package::image(&Package {
+    Ok(package::image(&Package {
         platform: platform(wanted)?,
-        out_path: &out_path,
-        closure: &closure,
+        out_path,
+        closure,
         entry_point: entry_point.program.as_deref(),
         has_bin: entry_point.has_bin,
         max_layers: wanted.max_layers,
@@ -78,12 +128,7 @@ pub(super) async fn read(input: &InputArguments, wanted: &ImageArguments) -> Res
         created: Timestamp::from_second(1).unwrap_or_default(),
         labels: wanted.labels.iter().cloned().collect(),
         annotations: wanted.annotations.iter().cloned().collect(),
-    });
-    Ok(Source {
-        image,
-        closure: Arc::new(closure),
-        store: input.store.clone(),
-    })
+    }))
 }
 
 /// A store path by its name, or by a link to it such as `./result`.

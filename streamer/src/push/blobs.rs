@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use firn_oci::registry::{Copied, PushError};
-use firn_oci::{Compression, Compressors, Descriptor, Document, Layer, Repository};
+use firn_oci::registry::{Copied, Mount, PushError};
+use firn_oci::{Compression, Compressors, Document, Layer};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use crate::closure::Closure;
 use crate::failure::{Failure, Result};
 use crate::input;
-use crate::layer::LayerError;
+use crate::layer::{LayerError, Streams};
 use crate::maker::{Maker, unwritable};
 use crate::recipe::{self, Key, Known, KnownLayer};
 use crate::target::{Target, failure};
@@ -51,6 +51,7 @@ pub(super) struct Blobs<'a> {
     pub(super) compression: Compression,
     pub(super) pool: Compressors,
     pub(super) known: &'a Known,
+    pub(super) streams: Streams,
     pub(super) watch: &'a Arc<dyn Watch>,
 }
 
@@ -92,6 +93,7 @@ impl Blobs<'_> {
                 store: self.store.clone(),
                 closure: Arc::clone(closure),
                 contents: contents.clone(),
+                streams: self.streams.clone(),
                 compression: self.compression,
                 pool: self.pool.clone(),
                 index,
@@ -109,37 +111,31 @@ impl Blobs<'_> {
         Ok(placed)
     }
 
-    /// The layer by its recipe; from another repository it is mounted, or copied where the registry
-    /// mounts nothing. `None`: it must be made.
+    /// The layer by its recipe, mounted if it is in another repository. `None`: it must be made.
     async fn find(&self, key: &Key) -> Result<Option<Placed>> {
         let Some(KnownLayer { layer, repository }) = self.known.get(key) else {
             return Ok(None);
         };
-        let target = self.target;
-        let placement = if *repository == target.repository {
-            Some(Placement::Reused)
-        } else {
-            self.copy(&layer.descriptor, repository).await?
+        let placed = |placement| {
+            Ok(Some(Placed {
+                layer: layer.clone(),
+                placement,
+            }))
         };
-        Ok(placement.map(|placement| Placed {
-            layer: layer.clone(),
-            placement,
-        }))
-    }
-
-    /// A blob from another repository of the registry. `None`: it is gone, or not for us to read.
-    async fn copy(&self, blob: &Descriptor, from: &Repository) -> Result<Option<Placement>> {
-        let Target {
-            registry,
-            repository,
-            ..
-        } = self.target;
-        match registry.copy_blob(repository, registry, from, blob).await {
-            Ok(Copied::Present) => Ok(Some(Placement::Reused)),
-            Ok(Copied::Mounted) => Ok(Some(Placement::Mounted)),
-            Ok(Copied::Sent) => Ok(Some(Placement::Sent)),
-            Err(error) if error.is_not_found() || error.is_auth() => Ok(None),
-            Err(error) => Err(failure(&error)),
+        let target = self.target;
+        if *repository == target.repository {
+            return placed(Placement::Reused);
+        }
+        let digest = &layer.descriptor.digest;
+        let mounted = target
+            .registry
+            .mount(&target.repository, digest, repository);
+        match mounted.await.map_err(|error| failure(&error))? {
+            Mount::Mounted => placed(Placement::Mounted),
+            Mount::NotMounted(session) => {
+                session.cancel().await;
+                Ok(None)
+            }
         }
     }
 
@@ -180,10 +176,18 @@ impl Blobs<'_> {
     pub(super) async fn config(&self, document: &Document) -> Result<Placement> {
         let target = self.target;
         let there = self.known.config(&document.descriptor.digest);
-        if let Some(from) = there.filter(|from| **from != target.repository)
-            && let Some(placement) = self.copy(&document.descriptor, from).await?
-        {
-            return Ok(placement);
+        if let Some(from) = there.filter(|from| **from != target.repository) {
+            let registry = &target.registry;
+            let config = &document.descriptor;
+            let copied = registry.copy_blob(&target.repository, registry, from, config);
+            match copied.await {
+                Ok(Copied::Present) => return Ok(Placement::Reused),
+                Ok(Copied::Mounted) => return Ok(Placement::Mounted),
+                Ok(Copied::Sent) => return Ok(Placement::Sent),
+                // Gone, or not for us to read: it is in memory.
+                Err(error) if error.is_not_found() || error.is_auth() => {}
+                Err(error) => return Err(failure(&error)),
+            }
         }
         self.document(document).await
     }

@@ -12,6 +12,7 @@ use super::blobs::{Blobs, Placed, Placement};
 use crate::closure::Closure;
 use crate::failure::{Failure, Result};
 use crate::input::Image;
+use crate::layer::Streams;
 use crate::recipe::Known;
 use crate::target::{Target, failure};
 use crate::watch::Watch;
@@ -122,6 +123,7 @@ impl Transfer<'_> {
             compression: self.compression,
             pool: Compressors::on_all_cores().map_err(|error| Failure::internal(&error))?,
             known,
+            streams: Streams::default(),
             watch: &self.watch,
         };
         let layers = blobs.place_all(&self.closure, &self.image.layers).await?;

@@ -6,7 +6,7 @@ use std::io::Read as _;
 use std::process::{Command, Output};
 
 use firn_oci::Digest;
-use firn_oci::testing::{FakeRegistry, Habits};
+use firn_oci::testing::FakeRegistry;
 use serde_json::{Value, json};
 
 use crate::made::{Package, noise, store_path};
@@ -127,37 +127,6 @@ async fn a_second_push_sends_nothing_and_another_repository_mounts() {
     assert_eq!(moved["digest"], first["digest"]);
     assert_eq!(moved["layersMounted"], first["layersTotal"]);
     assert_eq!(moved["layersPushed"], 0);
-}
-
-#[tokio::test]
-async fn where_nothing_is_mounted_layers_are_copied_and_the_store_is_not_read() {
-    let laptop = Laptop::new().await;
-    let to = laptop.repository("team/app:v1");
-    let first = laptop.json("push", &["--to", &to]).await;
-    laptop.registry.set_habits(Habits {
-        mounts: false,
-        ..Habits::default()
-    });
-    fs::rename(
-        laptop.dir.path().join("store"),
-        laptop.dir.path().join("gone"),
-    )
-    .unwrap();
-    let previous = first["image"].as_str().unwrap();
-    let elsewhere = laptop.repository("team/copy:v1");
-    let entry_point = format!("{}/bin/run", laptop.packages.last().unwrap().path);
-    let options = [
-        "--to",
-        &elsewhere,
-        "--previous",
-        previous,
-        "--entry-point",
-        &entry_point,
-    ];
-    let copied = laptop.json("push", &options).await;
-    assert_eq!(copied["digest"], first["digest"]);
-    assert_eq!(copied["layersPushed"], first["layersTotal"]);
-    assert!(laptop.registry.is_whole());
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@
 
 mod local;
 mod made;
+mod made_by_others;
 mod process;
 mod push;
 mod same_digest;
