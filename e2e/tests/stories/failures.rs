@@ -118,16 +118,12 @@ async fn an_attribute_of_another_kind_is_not_wrapped() -> Result<()> {
         let source = world.publish_flake("public").await?;
         let wanted = Wanted::new(world, "web", &source.url);
         world
-            .apply(
-                &wanted
-                    .clone()
-                    .with("/spec/flake/attribute", "nix2container"),
-            )
+            .apply(&wanted.clone().with("/spec/flake/attribute", "not-an-image"))
             .await?;
         fails(
             world,
             "NotAnImage",
-            &["nix2container", "does not read those yet"],
+            &["not-an-image", "failed to read the archive"],
         )
         .await?;
         world.apply(&wanted).await?;

@@ -5,5 +5,6 @@ mod alone;
 mod failures;
 mod first_image;
 mod kubernetes;
+mod made_by_others;
 mod secrets;
 mod triggers;
