@@ -126,6 +126,12 @@ fn lock(cache: &Path) -> Result<()> {
             &["skopeo"][..],
             "The skopeo that `make bench` measures",
         ),
+        (
+            "docker-registry-forky-amd64.lock",
+            "forky",
+            &["docker-registry"][..],
+            "The registry 2.8 that tests push to",
+        ),
     ] {
         let lock = debian::resolve(suite, "amd64", roots, cache)?.to_string();
         let (_, packages) = lock.split_once('\n').context("an empty list")?;

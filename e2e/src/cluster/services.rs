@@ -27,11 +27,13 @@ const START: Duration = Duration::from_secs(120);
 // The passwords are what the stories about secrets look for everywhere.
 const GIT_USER: &str = "reader";
 const GIT_PASSWORD: &str = "FIRN-CANARY-git";
-const REGISTRY_USER: &str = "pusher";
-const REGISTRY_PASSWORD: &str = "FIRN-CANARY-registry";
-/// bcrypt of [`REGISTRY_PASSWORD`], the only kind that the registry takes; fewer rounds than usual,
+/// Who may push to the registry.
+pub const REGISTRY_USER: &str = "pusher";
+/// The password of [`REGISTRY_USER`].
+pub const REGISTRY_PASSWORD: &str = "FIRN-CANARY-registry";
+/// bcrypt of [`REGISTRY_PASSWORD`], the only kind that distribution takes; fewer rounds than usual,
 /// for it is computed at each request and keeps no secret.
-const REGISTRY_HTPASSWD: &str =
+pub const REGISTRY_HTPASSWD: &str =
     "pusher:$2b$05$s5qZirBPLwrIX.B4ZK/eROflhYidz.7Rfz6wi13PakvhLG1My1w/y\n";
 
 /// Addresses and credentials of a Git server and registries, of the embedded cluster or another.

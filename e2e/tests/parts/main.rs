@@ -8,3 +8,5 @@ mod cluster;
 mod docs;
 mod images;
 mod packages;
+#[cfg(test)]
+mod registries;
