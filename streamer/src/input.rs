@@ -22,6 +22,7 @@ pub mod verbatim;
 
 use std::collections::BTreeMap;
 
+use firn_oci::decompress::Encoding;
 use firn_oci::{ContainerConfig, Digest, History, ImageConfig, Platform, RootFs};
 
 use crate::closure::Closure;
@@ -163,6 +164,18 @@ impl Contents {
             .into_iter()
             .filter_map(|path| closure.paths().get(path))
             .fold(0, |sum, info| sum.saturating_add(info.nar_size))
+    }
+
+    /// Bytes on the way to it: what is in a compressed archive has no other way in than from the
+    /// archive's start.
+    pub fn bytes_passed_over(&self) -> u64 {
+        match self {
+            Self::Blob(Blob {
+                member: Some(member),
+                ..
+            }) if member.archive != Encoding::Plain => member.offset,
+            _ => 0,
+        }
     }
 
     /// How many store paths are in it.

@@ -208,11 +208,18 @@ pub fn annotate(descriptor: Descriptor, key: &Key, diff_id: &Digest) -> Descript
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use firn_oci::decompress::Encoding;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::input::blob::Blob;
+    use crate::input::docker_tools::{Owner, StoreLayer};
+    use crate::input::nix2container::{PathEntry, PathsLayer, Perm};
     use crate::input::{Paths, Profile};
     use crate::nar_hash::NarHash;
+    use crate::store::Place;
     use crate::store_path::StorePath;
     use crate::testing::{info, path};
 
@@ -280,6 +287,83 @@ mod tests {
             prop_assert!(known.get(&key_of(&[(0, 1)])).is_none());
             prop_assert_eq!(known.is_empty(), diff_id.parse::<Digest>().is_err());
         }
+    }
+
+    /// Each change of what a layer of others is made of, and the key that it has then.
+    #[test]
+    fn keys_follow_everything_that_others_describe() {
+        let declared = Digest::of(b"declared");
+        let entry = |options| PathEntry {
+            path: path("app"),
+            options,
+        };
+        let moved = |rewrite, perms| entry(Some(Options { rewrite, perms }));
+        let perm = |mode, uid| Perm {
+            regex: "x".to_owned(),
+            mode,
+            uid,
+            gid: 0,
+            user: String::new(),
+            group: String::new(),
+        };
+        let to = |replacement: &str| Rewrite::Prefix {
+            prefix: path("app").to_string(),
+            replacement: replacement.to_owned(),
+        };
+        let nix2container =
+            |entries| Contents::Nix2container(Box::new(PathsLayer { entries, declared }));
+        let docker_tools = |uid, mtime| {
+            Contents::DockerTools(Box::new(StoreLayer {
+                paths: vec![path("app")],
+                owner: Owner {
+                    uid,
+                    gid: 0,
+                    user: "root".to_owned(),
+                    group: "root".to_owned(),
+                    mtime,
+                },
+            }))
+        };
+        let blob = |form, diff_id: &[u8]| {
+            Contents::Blob(Blob {
+                place: Place::of(&path("app")),
+                member: None,
+                form,
+                diff_id: Digest::of(diff_id),
+            })
+        };
+        let gzip = |digest: Option<&[u8]>| Form::Verbatim {
+            encoding: Encoding::Gzip,
+            digest: digest.map(Digest::of),
+        };
+        let contents = [
+            nix2container(vec![entry(None)]),
+            nix2container(vec![moved(Rewrite::None, vec![])]),
+            nix2container(vec![moved(to(""), vec![])]),
+            nix2container(vec![moved(to("/opt"), vec![])]),
+            nix2container(vec![moved(to(""), vec![perm(None, 0)])]),
+            nix2container(vec![moved(to(""), vec![perm(Some(0o755), 0)])]),
+            nix2container(vec![moved(to(""), vec![perm(None, 7)])]),
+            docker_tools(0, 1),
+            docker_tools(1000, 1),
+            docker_tools(0, 2),
+            blob(Form::Tar, b"1"),
+            blob(Form::Tar, b"2"),
+            blob(gzip(Some(b"1")), b"1"),
+            blob(gzip(Some(b"2")), b"1"),
+            blob(gzip(None), b"1"),
+        ];
+        let keys = |compression| -> BTreeSet<Key> {
+            let closure = closure(1);
+            let keys = contents.iter();
+            keys.map(|contents| Key::of(contents, &closure, compression))
+                .collect()
+        };
+        let zstd = keys(Compression::ZSTD);
+        assert_eq!(zstd.len(), contents.len());
+        // What is copied as it is does not depend on how Firn compresses.
+        let gzip = keys(Compression::GZIP);
+        assert_eq!(zstd.intersection(&gzip).count(), 3);
     }
 
     #[test]

@@ -57,14 +57,18 @@ pub(super) struct Blobs<'a> {
 
 impl Blobs<'_> {
     /// Places all layers. Theirs stays the order, but the largest are begun first, lest one of them
-    /// is left alone in the end.
+    /// is left alone in the end; and parts of a compressed archive as they follow in it.
     pub(super) async fn place_all(
         &self,
         closure: &Arc<Closure>,
         layers: &[input::Layer],
     ) -> Result<Vec<Placed>> {
         let mut order: Vec<(usize, &input::Layer)> = layers.iter().enumerate().collect();
-        order.sort_by_key(|(_, layer)| std::cmp::Reverse(layer.contents.size(closure)));
+        order.sort_by_key(|(_, layer)| {
+            let contents = &layer.contents;
+            let size = std::cmp::Reverse(contents.size(closure));
+            (contents.bytes_passed_over(), size)
+        });
         let mut all: Vec<(usize, Placed)> = stream::iter(order)
             .map(|(index, layer)| async move {
                 let placed = self.place(closure, index, layer).await?;
