@@ -14,7 +14,7 @@ use firn_crd::exit::Reason;
 use firn_oci::{Compression, Compressors, Digest, Platform};
 use firn_streamer::closure::{Closure, PathInfo};
 use firn_streamer::input::foreign::{InputError, Wanted};
-use firn_streamer::input::{Image, detect};
+use firn_streamer::input::{Image, Layer, detect};
 use firn_streamer::layer::{LayerError, Streams};
 use firn_streamer::maker::Maker;
 use firn_streamer::nar::NarHasher;
@@ -144,32 +144,29 @@ impl World {
         detect::image_in(self.dir.path(), &closure, output, wanted)
     }
 
+    fn maker(&self, layer: &Layer, streams: &Streams) -> Maker {
+        Maker {
+            store: self.dir.path().to_owned(),
+            closure: Arc::new(self.closure()),
+            contents: layer.contents.clone(),
+            streams: streams.clone(),
+            compression: Compression::default(),
+            pool: Compressors::on_all_cores().unwrap(),
+            index: 0,
+            watch: Arc::new(Unwatched),
+        }
+    }
+
     /// The digests of an image's layers, uncompressed.
     fn diff_ids(&self, image: &Image) -> Result<Vec<Digest>, LayerError> {
-        let closure = Arc::new(self.closure());
         let streams = Streams::default();
-        let pool = pool();
         let layers = image.layers.iter().map(|layer| {
-            let maker = Maker {
-                store: self.dir.path().to_owned(),
-                closure: Arc::clone(&closure),
-                contents: layer.contents.clone(),
-                streams: streams.clone(),
-                compression: Compression::default(),
-                pool: pool.clone(),
-                index: 0,
-                watch: Arc::new(Unwatched),
-            };
-            let (layer, blob) = maker.write(Vec::new())?;
+            let (layer, blob) = self.maker(layer, &streams).write(Vec::new())?;
             assert_eq!(layer.descriptor.digest, Digest::of(&blob));
             Ok(layer.diff_id)
         });
         layers.collect()
     }
-}
-
-fn pool() -> Compressors {
-    Compressors::on_all_cores().unwrap()
 }
 
 fn wanted() -> Wanted {
@@ -318,6 +315,22 @@ fn an_archive_has_its_layers_and_its_config_whether_it_is_compressed_or_not() {
         .unwrap();
     let hex = std::str::from_utf8(&bytes[name - 64..name]).unwrap();
     assert!(configs.iter().all(|config| config.hex() == hex));
+}
+
+/// The archive is gone after the first layer: the second one comes from where the first one ended.
+#[test]
+fn a_compressed_archive_is_not_read_again_for_each_layer() {
+    let world = World::new();
+    let output = StorePath::of_base_name(&format!("{}-base.tar.gz", "c".repeat(32))).unwrap();
+    let image = world.read(&output).unwrap().unwrap();
+    let streams = Streams::default();
+    let mut makers = image
+        .layers
+        .iter()
+        .map(|layer| world.maker(layer, &streams));
+    makers.next().unwrap().write(Vec::new()).unwrap();
+    fs::remove_file(world.dir.path().join(output.base_name())).unwrap();
+    makers.next().unwrap().write(Vec::new()).unwrap();
 }
 
 #[test]

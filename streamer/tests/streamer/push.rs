@@ -18,6 +18,8 @@ use firn_streamer::stop::Stop;
 use firn_streamer::store_path::StorePath;
 use firn_streamer::{check, publish, push};
 
+#[path = "push/others.rs"]
+mod others;
 #[path = "push/poison.rs"]
 mod poison;
 

@@ -11,7 +11,7 @@ const OTHER: &str = "mallory/app";
 
 impl Pod {
     /// The manifest that was published.
-    fn manifest(&self, digest: &str) -> Manifest {
+    pub(super) fn manifest(&self, digest: &str) -> Manifest {
         let bytes = self.registry.manifest(REPOSITORY, digest).unwrap();
         Manifest::from_bytes(&bytes).unwrap()
     }

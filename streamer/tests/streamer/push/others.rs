@@ -1,0 +1,111 @@
+//! Images that something else made, pushed by a pod: known by their recipes as Firn's own are.
+
+use std::io::Write as _;
+
+use firn_streamer::closure::PathInfo;
+use firn_streamer::nar::NarHasher;
+use serde_json::json;
+
+use super::*;
+
+impl Pod {
+    /// What build leaves when the output is a file of these bytes.
+    fn hand_off_file(&self, name: &str, bytes: &[u8]) {
+        let base = format!("{}-{name}", "z".repeat(32));
+        let out_path = StorePath::of_base_name(&base).unwrap();
+        fs::write(self.paths().store().join(&base), bytes).unwrap();
+        let mut nar = NarHasher::new();
+        nar.begin_file(None, false, bytes.len() as u64);
+        nar.write_all(bytes).unwrap();
+        nar.end_file(bytes.len() as u64);
+        let (nar_hash, nar_size) = nar.finish();
+        let info = PathInfo {
+            nar_hash,
+            nar_size,
+            references: self.packages.iter().map(|p| p.path.clone()).collect(),
+        };
+        let packages = self.packages.iter().map(|p| (p.path.clone(), p.info()));
+        let image = Image {
+            drv_path: self.drv_path(),
+            out_path: out_path.clone(),
+            entry_point: None,
+            has_bin: false,
+            note: None,
+            closure: packages.chain([(out_path, info)]).collect(),
+        };
+        self.hand_off_built(&Built::Image(Box::new(image)));
+    }
+
+    /// The packages as an image of nix2container, a layer each.
+    fn hand_off_nix2container(&self) {
+        let unknown = format!("sha256:{}", "0".repeat(64));
+        let layers: Vec<_> = self
+            .packages
+            .iter()
+            .map(|package| {
+                json!({
+                    "digest": unknown, "diff_ids": unknown, "size": 0,
+                    "mediatype": "application/vnd.oci.image.layer.v1.tar",
+                    "paths": [{"path": package.path.to_string()}],
+                    "History": {"created_by": "nix2container"},
+                })
+            })
+            .collect();
+        let image = json!({
+            "version": 1, "arch": "amd64", "created": "0001-01-01T00:00:00Z",
+            "image-config": {"entrypoint": ["/bin/app"]}, "layers": layers,
+        });
+        self.hand_off_file("image-app.json", image.to_string().as_bytes());
+    }
+}
+
+#[tokio::test]
+async fn an_unchanged_image_of_others_is_known_without_reading_its_layers() {
+    let mut pod = Pod::new().await;
+    pod.hand_off_nix2container();
+    let first = pod.push().await;
+    assert_eq!(first.layers_total, 12);
+    pod.publish(&first);
+    for package in &pod.packages {
+        fs::remove_dir_all(pod.paths().store().join(package.path.base_name())).unwrap();
+    }
+    pod.hand_off_nix2container();
+    pod.registry.forget();
+    let second = pod.push().await;
+    assert_eq!(
+        (second.digest, second.layers_reused, second.bytes_pushed),
+        (first.digest, 12, 0)
+    );
+    assert_eq!(pod.registry.seen().len(), 4, "{:#?}", pod.registry.seen());
+}
+
+#[tokio::test]
+async fn a_small_change_of_an_image_of_others_sends_one_layer() {
+    let mut pod = Pod::new().await;
+    pod.hand_off_nix2container();
+    let first = pod.push().await;
+    pod.publish(&first);
+    pod.change();
+    pod.hand_off_nix2container();
+    let second = pod.push().await;
+    assert_eq!((second.layers_pushed, second.layers_reused), (1, 11));
+    let config = pod.manifest(&second.digest).config.digest;
+    let config = pod.registry.blob(REPOSITORY, &config).unwrap();
+    let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+    assert_eq!(config["config"]["Entrypoint"], json!(["/bin/app"]));
+    assert_eq!(config["config"]["Labels"]["color"], "blue");
+}
+
+#[tokio::test]
+async fn what_only_looks_like_an_image_is_refused_before_anything_is_sent() {
+    let pod = Pod::new().await;
+    pod.hand_off_file("notes.tar.gz", &[0x1f, 0x8b, 8, 0, 0]);
+    let failure = pod.try_push().await.unwrap_err();
+    assert_eq!(failure.reason(), Reason::NotAnImage);
+    assert!(
+        failure.0.message.contains("attribute default"),
+        "{}",
+        failure.0.message
+    );
+    assert!(pod.registry.seen().is_empty());
+}
