@@ -3,11 +3,14 @@
 
 use std::fs;
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use firn_crd::exit::Reason;
 use firn_crd::pod;
-use firn_oci::registry::{Credentials, Error, Limits, ManifestName, Registry, RegistrySettings};
+use firn_oci::registry::{
+    Credentials, Error, Limits, ManifestName, Registry, RegistrySettings, Reread,
+};
 use firn_oci::{Digest, Document, Reference, Repository, Tag};
 use tokio::time::Instant;
 
@@ -57,6 +60,8 @@ impl Target {
             extra_ca_pem: ca::extra(settings, &mounts)
                 .map_err(|error| Failure::internal(&error))?,
             credentials: credentials(settings)?,
+            // The Secret may be replaced while a long push runs; the kubelet then replaces the file.
+            reread: Some(Reread::docker_config(credentials_file(settings))),
             limits: Limits {
                 retry_budget: patience,
                 ..Limits::default()
@@ -122,8 +127,12 @@ impl Target {
     }
 }
 
+fn credentials_file(settings: &Settings) -> PathBuf {
+    settings.paths.at(pod::PUSH_SECRET).join("config.json")
+}
+
 fn credentials(settings: &Settings) -> Result<Credentials> {
-    let file = settings.paths.at(pod::PUSH_SECRET).join("config.json");
+    let file = credentials_file(settings);
     match fs::read(&file) {
         Ok(bytes) => Credentials::from_docker_config(&bytes).map_err(|error| {
             Failure::new(

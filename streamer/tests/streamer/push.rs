@@ -16,6 +16,7 @@ use firn_streamer::settings::Settings;
 use firn_streamer::stages::Stages;
 use firn_streamer::stop::Stop;
 use firn_streamer::store_path::StorePath;
+use firn_streamer::target::{PUSH_PATIENCE, Target};
 use firn_streamer::{check, publish, push};
 
 #[path = "push/others.rs"]
@@ -418,6 +419,32 @@ async fn check_finds_missing_credentials_at_once() {
         "{}",
         failure.0.message
     );
+}
+
+#[tokio::test]
+async fn a_secret_that_is_replaced_is_read_again() {
+    use base64::Engine as _;
+
+    let pod = Pod::new().await;
+    let folder = pod.paths().at(firn_crd::pod::PUSH_SECRET);
+    fs::create_dir_all(&folder).unwrap();
+    let log_in = |password: &str| {
+        let auth = base64::engine::general_purpose::STANDARD.encode(format!("ada:{password}"));
+        let auths = BTreeMap::from([(
+            pod.registry.host().to_string(),
+            BTreeMap::from([("auth", auth)]),
+        )]);
+        let config = serde_json::json!({ "auths": auths }).to_string();
+        fs::write(folder.join("config.json"), config).unwrap();
+    };
+    log_in("old");
+    let target = Target::new(&pod.settings(), PUSH_PATIENCE).unwrap();
+    pod.registry.set_access(Access::Basic {
+        username: "ada".into(),
+        password: "new".into(),
+    });
+    log_in("new");
+    target.registry.can_push(&target.repository).await.unwrap();
 }
 
 #[tokio::test]
