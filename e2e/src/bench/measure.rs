@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 use wait4::Wait4 as _;
 
 /// What one run took.
@@ -27,9 +28,13 @@ pub struct Usage {
 /// its last moments is missed.
 const SAMPLE: Duration = Duration::from_millis(3);
 
+/// A run takes ten seconds; what takes longer than this has stopped.
+const LIMIT: Duration = Duration::from_secs(300);
+
 /// Runs `pipeline`, each command's output being the input of the next.
 ///
-/// Errors: one cannot be started or ends badly; with what it wrote to standard error.
+/// Errors: one cannot be started or ends badly, with what it wrote to standard error; or it takes
+/// more than five minutes, and is ended.
 pub fn run(pipeline: &mut [Command]) -> Result<Usage> {
     let start = Instant::now();
     let mut children: Vec<(Child, File)> = Vec::new();
@@ -62,6 +67,11 @@ pub fn run(pipeline: &mut [Command]) -> Result<Usage> {
                 .iter()
                 .filter_map(|pid| resident(*pid))
                 .fold(peak, u64::max);
+            if start.elapsed() > LIMIT {
+                for pid in &pids {
+                    end(*pid);
+                }
+            }
             if has_ended.recv_timeout(SAMPLE) != Err(RecvTimeoutError::Timeout) {
                 return peak;
             }
@@ -87,6 +97,12 @@ pub fn run(pipeline: &mut [Command]) -> Result<Usage> {
         bail!("failed to run {}", failed.join("; "));
     }
     Ok(Usage { wall, cpu, peak })
+}
+
+fn end(pid: u32) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    // It may have ended; that it was ended is seen where it is waited for.
+    let _ = pid.map(|pid| kill_process(pid, Signal::KILL));
 }
 
 /// The largest resident set of a living process so far, in bytes.

@@ -173,6 +173,9 @@ const METHOD: &str = "
 * **Memory.** In a control group with that limit, page cache included.
 * **The node's side.** The embedded cluster's containerd, fresh for each competitor, pulls the image, then the one with the changed
   path: blobs that it reads from the registry the second time, and layers that it unpacks.
+* **Where Firn's time goes.** Everything new: 62 % zstd, 22 % SHA-256 (NAR, tar, blob), 11 % the kernel (reading and sending),
+  by `perf` without the registry. Nothing changed: about 10 ms of processor time, half of it for the system's certificates,
+  and three requests and the tag's HEAD.
 * **Each path in turn.** Planned by `firn-streamer plan`, not pushed; the size of a layer is the sum of its paths', each compressed by itself.
 ";
 
