@@ -360,11 +360,11 @@ mod tests {
 
     #[test]
     fn a_derivation_with_an_endless_name_stays_small() {
-        let long = DRV.replace("fail", &"x".repeat(60_000));
+        let endless = DRV.replace("fail", &"x".repeat(60_000));
         let lines: Vec<String> = failing_build()
             .iter()
             .take(3)
-            .map(|line| line.replace(DRV, &long))
+            .map(|line| line.replace(DRV, &endless))
             .collect();
         let (log, shown) = read(&lines);
         assert!(log.running().unwrap().0.len() <= DRV_MAX);

@@ -1,7 +1,9 @@
 //! Each blob to its place in the registry, and how it got there.
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use firn_oci::registry::{Copied, Mount, PushError};
 use firn_oci::{Compression, Compressors, Document, Layer};
@@ -150,10 +152,26 @@ impl Blobs<'_> {
                 placement: Placement::Sent,
             });
         }
-        let (layer, bytes) = blocking(move || maker.write(Vec::new())).await?;
+        let full = Arc::new(AtomicBool::new(false));
+        let kept = Kept {
+            bytes: Vec::new(),
+            full: Arc::clone(&full),
+        };
+        let again = maker.clone();
+        let (layer, kept) = match blocking(move || maker.write(kept)).await {
+            Ok(made) => made,
+            // Sizes of paths are claims of the build.
+            Err(_) if full.load(Ordering::Relaxed) => {
+                return Ok(Placed {
+                    layer: self.send(again).await?,
+                    placement: Placement::Sent,
+                });
+            }
+            Err(failure) => return Err(failure),
+        };
         let blob = Document {
             descriptor: layer.descriptor.clone(),
-            bytes,
+            bytes: kept.bytes,
         };
         let placement = self.document(&blob).await?;
         Ok(Placed { layer, placement })
@@ -211,6 +229,28 @@ impl Blobs<'_> {
         let sent = registry.push_blob(repository, document).await;
         sent.map_err(|error| failure(&error))?;
         Ok(Placement::Sent)
+    }
+}
+
+/// A blob in memory, of at most [`KEEP_MAX`] bytes.
+struct Kept {
+    bytes: Vec<u8>,
+    /// It would have been larger.
+    full: Arc<AtomicBool>,
+}
+
+impl Write for Kept {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        if (self.bytes.len() + buf.len()) as u64 > KEEP_MAX {
+            self.full.store(true, Ordering::Relaxed);
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.bytes.extend_from_slice(buf);
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -109,3 +109,29 @@ async fn what_only_looks_like_an_image_is_refused_before_anything_is_sent() {
     );
     assert!(pod.registry.seen().is_empty());
 }
+
+/// What build says of sizes does not decide how much push keeps in memory.
+#[tokio::test]
+async fn a_layer_that_is_larger_than_build_said_is_sent_while_it_is_made() {
+    let mut pod = Pod::new().await;
+    pod.packages[3].contents = noise(3, 20 << 20);
+    pod.write(&pod.packages[3]);
+    pod.hand_off();
+    let Ok(Built::Image(mut image)) = handoff::read(&pod.paths().built()) else {
+        panic!("no image was handed off");
+    };
+    image
+        .closure
+        .get_mut(&pod.packages[3].path)
+        .unwrap()
+        .nar_size = 1;
+    pod.hand_off_built(&Built::Image(image));
+    let pushed = pod.push().await;
+    let layers = pod.manifest(&pushed.digest).layers;
+    let large = layers.iter().max_by_key(|layer| layer.size).unwrap();
+    assert!(large.size > push::KEEP_MAX);
+    // One that was kept would have been asked for by its digest.
+    let asked = |digest: &firn_oci::Digest| pod.registry.count("GET", &digest.hex());
+    assert_eq!(asked(&large.digest), 0);
+    assert!(layers.iter().any(|layer| asked(&layer.digest) > 0));
+}

@@ -161,14 +161,14 @@ mod registry_writer {
                     layer
                         .annotations
                         .insert(ANNOTATION_DIFF_ID.into(), "md5:x".into()),
-                )
+                );
             },
             |layer| {
                 drop(
                     layer
                         .annotations
                         .insert(ANNOTATION_KEY.into(), "../..".into()),
-                )
+                );
             },
         ];
         for spoil in breaks {
