@@ -149,7 +149,11 @@ pub fn image(files: &Files<'_>, document: &Json, wanted: &Wanted) -> Result<Imag
             why: "its version is not 1, the only one there is",
         });
     }
-    let platform = Platform::linux(fields.required("arch")?);
+    // A base image by itself says nothing, nor does its config.
+    let platform = match fields.text("arch")? {
+        "" => wanted.platform.clone(),
+        architecture => Platform::linux(architecture),
+    };
     wanted.check(&platform)?;
     let listed = fields.list("layers")?;
     if listed.len() > LAYERS_MAX {
@@ -160,7 +164,7 @@ pub fn image(files: &Files<'_>, document: &Json, wanted: &Wanted) -> Result<Imag
             limit: LAYERS_MAX,
         });
     }
-    let mut config = GoConfig::new(&fields, wanted)?;
+    let mut config = GoConfig::new(&fields, &platform.architecture, wanted)?;
     let mut layers = Vec::new();
     for (index, listed) in listed.iter().enumerate() {
         let fields = Fields::of(WHAT, listed, true)?;

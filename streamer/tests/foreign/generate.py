@@ -259,7 +259,7 @@ def nix2container(program, config_digest):
         base = os.path.join(folder, "base.json")
         run(program, "image-from-dir", base, STORE + BASE)
         with open(base) as image:
-            n.images["only-base"] = {"image": json.load(image) | {"arch": "amd64"}, "config": ""}
+            n.images["only-base"] = {"image": json.load(image), "config": ""}
         n.image("on-base", [n.layers("on-base", [FILE])], base=base)
         n.image("config", [n.layers("config", [FILE])], created="2024-05-06T07:08:09Z", config={
             "entrypoint": ["/a<b>&c"], "Cmd": ["x\u2028y"], "Env": ["A=1", "é=ü"], "Labels": {"b": "1", "a": "2"},

@@ -235,6 +235,13 @@ fn images_of_nix2container_have_the_digests_that_it_declares() {
         let diff_ids = world.diff_ids(&image).unwrap();
         let made: Vec<String> = diff_ids.iter().map(Digest::to_string).collect();
         assert_eq!(made, declared, "{name}");
+        let bytes = image.config.to_bytes(&[]);
+        assert!(
+            String::from_utf8(bytes)
+                .unwrap()
+                .contains(r#""architecture":"amd64""#)
+        );
+        // A base image by itself has no architecture, which no config can do without.
         if !from.config.is_empty() {
             assert_eq!(config(&image, &diff_ids).to_string(), from.config, "{name}");
         }

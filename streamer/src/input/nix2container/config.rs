@@ -59,7 +59,11 @@ struct RootFs<'a> {
 
 impl GoConfig {
     /// From the description of an image, without its layers.
-    pub(super) fn new(fields: &Fields<'_>, wanted: &Wanted) -> Result<Self, InputError> {
+    pub(super) fn new(
+        fields: &Fields<'_>,
+        architecture: &str,
+        wanted: &Wanted,
+    ) -> Result<Self, InputError> {
         let created = match wanted.created {
             Some(created) => Some(created.to_string()),
             None => time(fields, "created")?,
@@ -71,7 +75,7 @@ impl GoConfig {
         config.labels.extend(wanted.labels.clone());
         Ok(Self {
             created,
-            architecture: fields.required("arch")?.to_owned(),
+            architecture: architecture.to_owned(),
             config,
             history: Vec::new(),
         })
