@@ -126,6 +126,8 @@ pub enum Reason {
     ManifestRejected,
     /// The build's output breaks the rules of the store.
     StorePathInvalid,
+    /// The image that is described, or asked for in `spec.image`, cannot be made.
+    ImageInvalid,
     /// A newer build was published, or this one's time is over: no tag was moved.
     NotLatest,
     /// The image could not be signed.
@@ -225,6 +227,7 @@ impl Reason {
             | Self::TagImmutable
             | Self::ManifestRejected
             | Self::StorePathInvalid
+            | Self::ImageInvalid
             | Self::IsolationNotAllowed
             | Self::RegistryNotAllowed
             | Self::TrustNotAllowed
@@ -262,6 +265,7 @@ impl Reason {
             Self::ManifestRejected => 44,
             Self::StorePathInvalid => 45,
             Self::NotLatest => 46,
+            Self::ImageInvalid => 47,
             Self::SigningFailed => 50,
             Self::InternalError => 70,
             // What the kernel's own SIGKILL looks like; the wrapper says it for a killed builder.
@@ -300,6 +304,7 @@ impl Reason {
             (Container::Check | Container::Push, 44) => Self::ManifestRejected,
             (Container::Push, 45) => Self::StorePathInvalid,
             (Container::Push, 46) => Self::NotLatest,
+            (Container::Push, 47) => Self::ImageInvalid,
             (Container::Push, 50) => Self::SigningFailed,
             (_, 137 | 143) => Self::PodKilled,
             _ => Self::InternalError,
@@ -354,7 +359,10 @@ mod tests {
             final_exit_codes(Container::Build),
             [20, 21, 22, 23, 26, 30, 31, 32, 33]
         );
-        assert_eq!(final_exit_codes(Container::Push), [26, 40, 43, 44, 45, 46]);
+        assert_eq!(
+            final_exit_codes(Container::Push),
+            [26, 40, 43, 44, 45, 46, 47]
+        );
     }
 
     #[test]

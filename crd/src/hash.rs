@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::build_spec::{BuildSpec, Store};
+use crate::container::Container;
+use crate::files::Files;
 use crate::flake::Flake;
 use crate::image::NixImageSpec;
 use crate::output::{Layers, Output, Platform};
@@ -135,6 +137,8 @@ fn put_output(fields: &mut Fields, output: &Output) {
         annotations,
         timestamp,
         layers,
+        config,
+        files,
         // Of their own hash.
         tags: _,
         tag_policy: _,
@@ -154,16 +158,73 @@ fn put_output(fields: &mut Fields, output: &Output) {
     fields.put("output.timestamp", timestamp, &blank.timestamp);
     let Layers {
         max,
+        head_room,
+        strategy,
         compression,
         profile,
     } = layers;
     fields.put("output.layers.max", max, &blank.layers.max);
+    fields.put("output.layers.headRoom", head_room, &blank.layers.head_room);
+    fields.put("output.layers.strategy", strategy, &blank.layers.strategy);
     fields.put(
         "output.layers.compression",
         compression,
         &blank.layers.compression,
     );
     fields.put("output.layers.profile", profile, &blank.layers.profile);
+    put_container(fields, config);
+    put_files(fields, files);
+}
+
+fn put_container(fields: &mut Fields, config: &Container) {
+    let Container {
+        entrypoint,
+        cmd,
+        env: _,
+        user,
+        working_dir,
+        exposed_ports,
+        volumes,
+        stop_signal,
+        healthcheck,
+    } = config;
+    let blank = Container::default();
+    fields.put("output.config.entrypoint", entrypoint, &blank.entrypoint);
+    fields.put("output.config.cmd", cmd, &blank.cmd);
+    // A map: the order of variables is nothing.
+    fields.put("output.config.env", &config.variables(), &blank.variables());
+    fields.put("output.config.user", user, &blank.user);
+    fields.put("output.config.workingDir", working_dir, &blank.working_dir);
+    fields.put(
+        "output.config.exposedPorts",
+        &sorted(exposed_ports),
+        &blank.exposed_ports,
+    );
+    fields.put("output.config.volumes", &sorted(volumes), &blank.volumes);
+    fields.put("output.config.stopSignal", stop_signal, &blank.stop_signal);
+    fields.put("output.config.healthcheck", healthcheck, &blank.healthcheck);
+}
+
+fn put_files(fields: &mut Fields, files: &Files) {
+    let Files {
+        tmp,
+        ca_certificates,
+        users,
+        copy_to_root,
+        bin_sh,
+        usr_bin_env,
+    } = files;
+    let blank = Files::default();
+    fields.put("output.files.tmp", tmp, &blank.tmp);
+    fields.put(
+        "output.files.caCertificates",
+        ca_certificates,
+        &blank.ca_certificates,
+    );
+    fields.put("output.files.users", users, &blank.users);
+    fields.put("output.files.copyToRoot", copy_to_root, &blank.copy_to_root);
+    fields.put("output.files.binSh", bin_sh, &blank.bin_sh);
+    fields.put("output.files.usrBinEnv", usr_bin_env, &blank.usr_bin_env);
 }
 
 /// What is built for which platform. A map: the order of platforms is nothing.

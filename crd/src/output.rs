@@ -7,10 +7,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use strum::{Display, EnumIter, EnumString, IntoStaticStr};
 
+use crate::container::Container;
+use crate::files::Files;
 use crate::flake::attribute_rule;
 use crate::reference::{CaConfigMapRef, SecretRef};
 use crate::resources::{Resources, node_selector_rule};
-pub use crate::run::{Compression, Timestamp};
+pub use crate::run::{Compression, Strategy, Timestamp};
 use crate::schema::{Each, Entries};
 
 /// Where the image goes and how it is made.
@@ -75,6 +77,12 @@ pub struct Output {
     /// How the closure becomes layers.
     #[serde(default)]
     pub layers: Layers,
+    /// How a container of the image is started.
+    #[serde(default, skip_serializing_if = "Container::is_empty")]
+    pub config: Container,
+    /// What is at the image's root besides its store paths.
+    #[serde(default, skip_serializing_if = "Files::is_default")]
+    pub files: Files,
 }
 
 /// One platform of the image.
@@ -205,6 +213,14 @@ pub struct Layers {
     #[serde(default = "max_layers")]
     #[schemars(range(min = 1, max = 480))]
     pub max: i32,
+    /// Layers to leave free below `max`, for images that are built on top of this one.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0, max = 479))]
+    pub head_room: i32,
+    /// How store paths are put together: `Stable`, so that a change stays where it is, or as
+    /// nix2container (`Popularity`) or nixpkgs (`BySize`) do it.
+    #[serde(default)]
+    pub strategy: Strategy,
     /// `Zstd`, `Gzip` for container runtimes of before 2021, or `None`.
     #[serde(default)]
     pub compression: Compression,
@@ -217,10 +233,20 @@ impl Default for Layers {
     fn default() -> Self {
         Self {
             max: max_layers(),
+            head_room: 0,
+            strategy: Strategy::default(),
             compression: Compression::default(),
             profile: LayerProfile::default(),
         }
     }
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde's skip_serializing_if passes a reference"
+)]
+const fn is_zero(number: &i32) -> bool {
+    *number == 0
 }
 
 /// Whose tar format the layers have, byte for byte.
@@ -265,6 +291,8 @@ impl Output {
             annotations: BTreeMap::new(),
             timestamp: Timestamp::default(),
             layers: Layers::default(),
+            config: Container::default(),
+            files: Files::default(),
         }
     }
 }

@@ -9,6 +9,8 @@ use kube::core::Rule as CelRule;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::container::Container;
+use crate::files::Files;
 use crate::output::{Layers, Platform, TagPolicy};
 use crate::reference::{CaConfigMapRef, SecretRef};
 use crate::run::Timestamp;
@@ -143,6 +145,12 @@ pub struct ResolvedOutput {
     /// How the closure becomes layers.
     #[serde(default)]
     pub layers: Layers,
+    /// How a container of the image is started.
+    #[serde(default, skip_serializing_if = "Container::is_empty")]
+    pub config: Container,
+    /// What is at the image's root besides its store paths.
+    #[serde(default, skip_serializing_if = "Files::is_default")]
+    pub files: Files,
 }
 
 /// The record of a run stays true.

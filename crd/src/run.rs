@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::container::Container;
+use crate::files::Files;
+
 /// Version of the contract between operator and builder image: [`Run`], [`crate::report::Report`],
 /// exit codes and paths. A pod refuses a run of another version before it does anything.
 pub const CONTRACT: u32 = 1;
@@ -98,7 +101,7 @@ pub struct Source {
 }
 
 /// How the image is made from the closure.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ImageSpec {
     /// Labels of the image's config.
@@ -109,8 +112,38 @@ pub struct ImageSpec {
     pub timestamp: Timestamp,
     /// Most layers.
     pub max_layers: u32,
+    /// Layers to leave free below `max_layers`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub head_room: u32,
+    /// How store paths are put together.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub strategy: Strategy,
     /// How layers are compressed.
     pub compression: Compression,
+    /// How a container is started.
+    #[serde(default, skip_serializing_if = "Container::is_empty")]
+    pub config: Container,
+    /// What is at the root.
+    #[serde(default, skip_serializing_if = "Files::is_default")]
+    pub files: Files,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// How store paths are put together into layers.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema,
+)]
+pub enum Strategy {
+    /// Firn's own: a change stays where it is.
+    #[default]
+    Stable,
+    /// nix2container's: by popularity.
+    Popularity,
+    /// nixpkgs': by size.
+    BySize,
 }
 
 /// `created` of the image.

@@ -57,12 +57,15 @@ pub enum Built {
 pub struct Image {
     /// The derivation.
     pub drv_path: StorePath,
-    /// Its output.
-    pub out_path: StorePath,
+    /// Its output. `None`: there is a description instead.
+    pub out_path: Option<StorePath>,
     /// Absolute path of the program that a container runs. `None`: there is not exactly one.
     pub entry_point: Option<String>,
     /// Whether the output has a `bin` directory.
     pub has_bin: bool,
+    /// The image description that the attribute's value is. `None`: it is a derivation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
     /// Something a user should know.
     pub note: Option<String>,
     /// The output with all it needs.

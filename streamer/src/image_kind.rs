@@ -6,6 +6,8 @@ use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use crate::input::description::MARKER;
+
 /// Bytes of a file that are looked at: a stream script names its description in the first lines, and
 /// the keys of an image's JSON stand within its first megabyte.
 const LOOKED_AT: u64 = 1 << 20;
@@ -36,6 +38,7 @@ fn of_file(start: &[u8], executable: bool) -> Option<&'static str> {
             .any(|window| window == text.as_bytes())
     };
     match start {
+        [b'{', ..] if holds(MARKER) => Some("an image description"),
         [b'{', ..] if holds("\"image-config\"") && holds("\"layers\"") => {
             Some("an image of nix2container")
         }

@@ -11,6 +11,7 @@
 
 pub mod archive;
 pub mod blob;
+pub mod description;
 pub mod detect;
 pub mod docker_tools;
 pub mod foreign;
@@ -18,18 +19,23 @@ pub mod json;
 pub mod layout;
 pub mod nix2container;
 pub mod package;
+pub mod root;
+pub mod tree;
 pub mod verbatim;
 
 use std::collections::BTreeMap;
 
 use firn_oci::decompress::Encoding;
-use firn_oci::{ContainerConfig, Digest, History, ImageConfig, Platform, RootFs};
+use firn_oci::{
+    ContainerConfig, Descriptor, Digest, History, ImageConfig, Platform, Repository, RootFs,
+};
 
 use crate::closure::Closure;
 use crate::store_path::StorePath;
 use blob::{Blob, Form};
 use docker_tools::{PythonConfig, StoreLayer};
 use nix2container::{GoConfig, PathsLayer};
+use tree::Tree;
 use verbatim::Verbatim;
 
 /// An image to be.
@@ -50,6 +56,8 @@ pub struct Image {
 pub struct Layer {
     /// What its bytes are made of.
     pub contents: Contents,
+    /// Annotations of its descriptor.
+    pub annotations: BTreeMap<String, String>,
     /// Its entry in the image's history, after those of the steps before it that made no layer.
     pub history: Vec<History>,
     /// Why it is there, in words for `plan` and the log.
@@ -67,6 +75,10 @@ pub enum Contents {
     DockerTools(Box<StoreLayer>),
     /// Bytes that are there already.
     Blob(Blob),
+    /// Files that are no store paths.
+    Files(Box<Tree>),
+    /// A layer of a base image, as it is in a registry.
+    Remote(Box<Remote>),
 }
 
 /// Store paths as a tar.
@@ -76,6 +88,17 @@ pub struct Paths {
     pub profile: Profile,
     /// In the order in which they are written.
     pub paths: Vec<StorePath>,
+}
+
+/// A layer that is in a registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remote {
+    /// Where in its registry.
+    pub repository: Repository,
+    /// Type, digest and size; the type is one of OCI's.
+    pub descriptor: Descriptor,
+    /// The digest of its uncompressed archive, as the base image's config has it.
+    pub diff_id: Digest,
 }
 
 /// Whose tar format a layer of store paths has, byte for byte. Other bytes need another version.
@@ -153,14 +176,19 @@ impl Config {
 impl Contents {
     /// Bytes that will have to be read if it is made, as far as they are known beforehand.
     pub fn size(&self, closure: &Closure) -> u64 {
-        if let Self::Blob(Blob {
-            member: Some(member),
-            ..
-        }) = self
-        {
-            return member.size;
+        match self {
+            Self::Blob(Blob {
+                member: Some(member),
+                ..
+            }) => return member.size,
+            Self::Remote(remote) => return remote.descriptor.size,
+            _ => {}
         }
-        self.store_paths()
+        let paths: Vec<&StorePath> = match self {
+            Self::Files(tree) => tree.sources(closure).into_iter().collect(),
+            _ => self.store_paths(),
+        };
+        paths
             .into_iter()
             .filter_map(|path| closure.paths().get(path))
             .fold(0, |sum, info| sum.saturating_add(info.nar_size))
@@ -184,7 +212,7 @@ impl Contents {
             Self::Paths(_) | Self::Nix2container(_) | Self::DockerTools(_) => {
                 self.store_paths().len()
             }
-            Self::Blob(_) => 0,
+            Self::Blob(_) | Self::Files(_) | Self::Remote(_) => 0,
         }
     }
 
@@ -203,6 +231,7 @@ impl Contents {
             Self::Nix2container(layer) => layer.entries.iter().map(|entry| &entry.path).collect(),
             Self::DockerTools(layer) => layer.paths.iter().collect(),
             Self::Blob(blob) => vec![&blob.place.path],
+            Self::Files(_) | Self::Remote(_) => Vec::new(),
         }
     }
 

@@ -12,6 +12,7 @@
 //! ```
 
 mod blob;
+mod files;
 mod merged;
 mod tree;
 mod walk;
@@ -125,6 +126,44 @@ pub enum LayerError {
         /// Why.
         source: Box<regex::Error>,
     },
+    /// Two files for one place.
+    #[error(
+        "{path} is wanted by {first} and by {second}, and they differ: leave one of them out, or \
+         give them different places"
+    )]
+    Conflict {
+        /// The place in the image.
+        path: String,
+        /// Who was first.
+        first: String,
+        /// Who came later.
+        second: String,
+    },
+    /// A rule without effect is a mistake.
+    #[error(
+        "no file of the image fits the pattern {pattern:?} of a rule: correct it, or leave it out"
+    )]
+    NothingFits {
+        /// The rule's pattern.
+        pattern: String,
+    },
+    /// Symbolic links have no mode.
+    #[error(
+        "the rule {pattern:?} gives a mode or attributes to /{path}, a symbolic link that leads to \
+         no file of the image's store: name the file it leads to"
+    )]
+    LinkWithMode {
+        /// The link.
+        path: String,
+        /// The rule's pattern.
+        pattern: String,
+    },
+    /// It is copied from a registry to a registry, and not made.
+    #[error("layers of the base image {repository} are in a registry: push the image to one")]
+    Remote {
+        /// Where.
+        repository: String,
+    },
     /// The layer cannot be written.
     #[error(transparent)]
     Write(TarError),
@@ -139,6 +178,14 @@ impl LayerError {
     pub(crate) fn sink(error: io::Error) -> Self {
         Self::Write(TarError::Write(error))
     }
+
+    /// Whether what was asked for is at fault.
+    pub fn is_request(&self) -> bool {
+        matches!(
+            self,
+            Self::Conflict { .. } | Self::NothingFits { .. } | Self::LinkWithMode { .. }
+        )
+    }
 }
 
 impl Contents {
@@ -150,14 +197,14 @@ impl Contents {
             },
             Self::Nix2container(_) => Format::Go,
             Self::DockerTools(_) => Format::Python,
-            Self::Blob(_) => Format::Nar1,
+            Self::Blob(_) | Self::Files(_) | Self::Remote(_) => Format::Nar1,
         }
     }
 
     /// What is still to be compared when the layer was made.
     pub fn compare(&self, diff_id: &Digest) -> Result<(), LayerError> {
         match self {
-            Self::Paths(_) | Self::DockerTools(_) => Ok(()),
+            Self::Paths(_) | Self::DockerTools(_) | Self::Files(_) | Self::Remote(_) => Ok(()),
             Self::Nix2container(layer) => layer.compare(diff_id),
             Self::Blob(blob) => blob::compare(blob, "diffID", &blob.diff_id, diff_id),
         }
@@ -191,6 +238,10 @@ impl Store {
                 self.write_styled(closure, &paths, style, tar)
             }
             Contents::Blob(_) => Ok(()),
+            Contents::Files(tree) => self.write_files(closure, tree, tar),
+            Contents::Remote(remote) => Err(LayerError::Remote {
+                repository: remote.repository.to_string(),
+            }),
         }
     }
 

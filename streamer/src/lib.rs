@@ -7,6 +7,7 @@ pub mod ca;
 pub mod check;
 pub mod closure;
 pub mod confine;
+pub mod describe;
 pub mod entry_point;
 pub mod failure;
 pub mod fetch;

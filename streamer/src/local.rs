@@ -126,6 +126,7 @@ async fn push(arguments: PushArguments, stop: &Stop) -> Result<()> {
         store: source.store,
         compression: image.compression.into(),
         previous: &previous,
+        base: None,
         watch: Arc::clone(&watch) as _,
     };
     let done = transfer.run().await;

@@ -90,6 +90,8 @@ impl Maker {
 pub fn unwritable(error: &LayerError) -> Failure {
     let reason = if error.is_sink() {
         Reason::InternalError
+    } else if error.is_request() {
+        Reason::ImageInvalid
     } else {
         Reason::StorePathInvalid
     };

@@ -14,6 +14,7 @@
 //! and buffers below 5 MiB), the compressors' own (see [`firn_oci::Compressors`]), and the closure's
 //! metadata. `make bench` pushes 1 GB and 10 GB within 96 MiB.
 
+mod base;
 mod blobs;
 mod transfer;
 mod verify;
@@ -28,17 +29,17 @@ use firn_oci::{Compression, Platform, Reference};
 use jiff::Timestamp;
 
 use crate::closure::Closure;
+use crate::describe::{self, Described, Output};
 use crate::failure::{Failure, Result, chain};
 use crate::handoff::{self, Built, Checked, Fetched, Image};
 use crate::input;
 use crate::input::detect;
 use crate::input::foreign;
-use crate::input::package::{self, Package};
-use crate::layering::Strategy;
 use crate::publish;
 use crate::settings::Settings;
 use crate::stages::Stages;
 use crate::stop::Stop;
+use crate::store_path::StorePath;
 use crate::target::{PUSH_PATIENCE, Target};
 use crate::watch::Unwatched;
 
@@ -89,18 +90,30 @@ async fn push_image(
     let closure = verify::closure(&left)?;
     let closure = Arc::new(closure);
     let store = settings.paths.store();
-    let image = match made_by_others(build, &left, &closure, fetched.commit_time, &store).await? {
-        Some(image) => image,
-        None => image(build, &left, &closure, fetched.commit_time)?,
+    let foreign = made_by_others(build, &left, &closure, fetched.commit_time, &store).await?;
+    let mut output = output(build, &left, &closure, fetched.commit_time)?;
+    let base = match (&foreign, describe::base(&store, &output)?) {
+        (None, Some(name)) => Some(base::find(settings, target, &name, &output.platform).await?),
+        _ => None,
     };
+    output.base = base.as_ref().map(|base| &base.image);
+    let Described { image, compression } = match foreign {
+        Some(image) => Described {
+            image,
+            compression: build.image.compression,
+        },
+        None => describe::image(&store, &output)?,
+    };
+    drop(output);
     let previous = previous(build, target)?;
     let transfer = Transfer {
         target,
         image: &image,
-        closure,
+        closure: Arc::clone(&closure),
         store,
-        compression: compression(build.image.compression),
+        compression: encoder(compression),
         previous: &previous,
+        base: base.as_ref().map(|base| base.registry.clone()),
         watch: Arc::new(Unwatched),
     };
     let done = transfer.run().await;
@@ -120,7 +133,7 @@ async fn push_image(
     Ok(Outcome::Pushed(Box::new(pushed)))
 }
 
-/// The image that the output is already. `None`: it is a package.
+/// The image that the output is already. `None`: it is a package, or described.
 async fn made_by_others(
     build: &Build,
     left: &Image,
@@ -128,6 +141,9 @@ async fn made_by_others(
     commit_time: Timestamp,
     store: &Path,
 ) -> Result<Option<input::Image>> {
+    let Some(output) = left.out_path.clone() else {
+        return Ok(None);
+    };
     let spec = &build.image;
     let platform = build.platform.parse::<Platform>();
     let wanted = foreign::Wanted {
@@ -140,38 +156,47 @@ async fn made_by_others(
         },
         now: commit_time,
     };
-    let (closure, output) = (Arc::clone(closure), left.out_path.clone());
+    let closure = Arc::clone(closure);
     let store = store.to_owned();
     // An archive may have to be passed over as a whole.
     let read =
         tokio::task::spawn_blocking(move || detect::image_in(&store, &closure, &output, &wanted));
     let found = read.await.map_err(|error| Failure::internal(&error))?;
-    found.map_err(|error| error.into_failure(&build.attribute))
+    let found = found.map_err(|error| error.into_failure(&build.attribute))?;
+    if found.is_some() && !(spec.config.is_empty() && spec.files.is_default()) {
+        return Err(Failure::new(
+            Reason::ImageInvalid,
+            format!(
+                "attribute {} is an image that somebody else made, and `output.config` and `output.files` are for packages and image descriptions: say there what they should say, or leave them out",
+                build.attribute
+            ),
+        ));
+    }
+    Ok(found)
 }
 
-fn image(
-    build: &Build,
-    left: &Image,
-    closure: &Closure,
+fn output<'a>(
+    build: &'a Build,
+    left: &'a Image,
+    closure: &'a Closure,
     commit_time: Timestamp,
-) -> Result<input::Image> {
-    let spec = &build.image;
+) -> Result<Output<'a>> {
     let platform = build.platform.parse::<Platform>();
-    Ok(package::image(&Package {
+    Ok(Output {
         platform: platform.map_err(|error| Failure::internal(&error))?,
-        out_path: &left.out_path,
-        closure,
-        entry_point: left.entry_point.as_deref(),
-        has_bin: left.has_bin,
-        max_layers: spec.max_layers,
-        strategy: Strategy::default(),
-        created: match spec.timestamp {
-            Created::Epoch => Timestamp::from_second(1).unwrap_or_default(),
-            Created::Source => commit_time,
+        result: match &left.out_path {
+            Some(out_path) => describe::Built::Path {
+                out_path,
+                entry_point: left.entry_point.as_deref(),
+                has_bin: left.has_bin,
+            },
+            None => describe::Built::Described(left.description.as_deref().unwrap_or_default()),
         },
-        labels: spec.labels.clone(),
-        annotations: spec.annotations.clone(),
-    }))
+        closure,
+        asked: &build.image,
+        commit_time,
+        base: None,
+    })
 }
 
 /// The images that the operator names, as far as they are on this registry.
@@ -191,7 +216,7 @@ fn previous(build: &Build, target: &Target) -> Result<Vec<Previous>> {
     Ok(found)
 }
 
-fn compression(wanted: Wanted) -> Compression {
+fn encoder(wanted: Wanted) -> Compression {
     match wanted {
         Wanted::Zstd => Compression::ZSTD,
         Wanted::Gzip => Compression::GZIP,
@@ -214,7 +239,11 @@ fn report(build: &Build, left: &Image, done: &Transferred) -> Pushed {
         layers_reused: layers(done.count(Placement::Reused)),
         bytes_pushed: bytes(done.sent()),
         drv_path: left.drv_path.to_string(),
-        out_path: left.out_path.to_string(),
+        out_path: left
+            .out_path
+            .as_ref()
+            .map(StorePath::to_string)
+            .unwrap_or_default(),
         note: left.note.as_deref().map(verify::note),
     }
 }

@@ -83,6 +83,22 @@ impl Key {
                 }
                 fields.add(&blob.diff_id.to_string());
             }
+            Contents::Files(tree) => {
+                fields.add("firn/files/1");
+                fields.add(&compression.identity());
+                // Maps and lists of texts and numbers, in one order: it cannot fail.
+                fields.add(&serde_json::to_string(tree).unwrap_or_default());
+                for path in tree.sources(closure) {
+                    fields.add(path.base_name());
+                    if let Some(info) = closure.paths().get(path) {
+                        fields.add(&info.nar_hash.to_string());
+                    }
+                }
+            }
+            Contents::Remote(remote) => {
+                fields.add("firn/remote/1");
+                fields.add(&remote.descriptor.digest.to_string());
+            }
         }
         fields.finish()
     }
@@ -195,13 +211,18 @@ fn annotated(descriptor: &Descriptor) -> Option<(Key, Layer)> {
     Some((key, layer))
 }
 
-/// The descriptor with its key and diffID written on it.
-pub fn annotate(descriptor: Descriptor, key: &Key, diff_id: &Digest) -> Descriptor {
+/// The descriptor with its key and diffID written on it, beside `annotations`.
+pub fn annotate(
+    descriptor: Descriptor,
+    key: &Key,
+    diff_id: &Digest,
+    annotations: &BTreeMap<String, String>,
+) -> Descriptor {
+    let mut annotations = annotations.clone();
+    annotations.insert(ANNOTATION_KEY.into(), key.0.clone());
+    annotations.insert(ANNOTATION_DIFF_ID.into(), diff_id.to_string());
     Descriptor {
-        annotations: BTreeMap::from([
-            (ANNOTATION_KEY.into(), key.0.clone()),
-            (ANNOTATION_DIFF_ID.into(), diff_id.to_string()),
-        ]),
+        annotations,
         ..descriptor
     }
 }
@@ -371,7 +392,7 @@ mod tests {
         let key = key(1, &[path("app")], Compression::ZSTD);
         let diff_id = Digest::of(b"tar");
         let plain = Descriptor::of("application/vnd.oci.image.layer.v1.tar+zstd", b"blob");
-        let annotated = annotate(plain.clone(), &key, &diff_id);
+        let annotated = annotate(plain.clone(), &key, &diff_id, &BTreeMap::new());
         let config = Descriptor::of("application/vnd.oci.image.config.v1+json", b"{}");
         let manifest = Manifest::new(config, vec![plain, annotated.clone()]);
         let (here, there): (Repository, Repository) =

@@ -177,7 +177,8 @@ fn result(status: &mut PlatformStatus, success: &Success) {
         Success::Pushed(pushed) => {
             status.digest = Some(pushed.digest.clone());
             status.drv_path = Some(pushed.drv_path.clone());
-            status.out_path = Some(pushed.out_path.clone());
+            let out_path = Some(&pushed.out_path).filter(|path| !path.is_empty());
+            status.out_path = out_path.cloned();
             status.size_bytes = Some(pushed.size_bytes);
             status.layers_total = Some(pushed.layers_total);
             status.layers_pushed = Some(pushed.layers_pushed);

@@ -86,6 +86,8 @@ fn output() -> ResolvedOutput {
         annotations: blank.annotations,
         timestamp: blank.timestamp,
         layers: blank.layers,
+        config: blank.config,
+        files: blank.files,
     }
 }
 

@@ -64,7 +64,8 @@ pub const fn rule(reason: Option<Reason>, class: Class) -> Rule {
         | Reason::BuildFailed
         | Reason::HashMismatch
         | Reason::NotDeterministic
-        | Reason::StorePathInvalid => Rule::NewWork,
+        | Reason::StorePathInvalid
+        | Reason::ImageInvalid => Rule::NewWork,
         Reason::SourceUnreachable
         | Reason::SubstituterUnavailable
         | Reason::RegistryUnavailable

@@ -184,6 +184,8 @@ fn output(image: &NixImage, site: &Site, tags: &[String]) -> ResolvedOutput {
         annotations: output.annotations.clone(),
         timestamp: output.timestamp,
         layers: output.layers.clone(),
+        config: output.config.clone(),
+        files: output.files.clone(),
     }
 }
 

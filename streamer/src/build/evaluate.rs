@@ -1,5 +1,7 @@
 //! From the attribute to a derivation.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use firn_crd::exit::Reason;
 use serde::Deserialize;
 
@@ -15,10 +17,30 @@ use crate::store_path::StorePath;
 pub(super) struct Evaluated {
     /// The derivation.
     pub(super) drv_path: StorePath,
-    /// Which of its outputs is meant.
-    pub(super) output: String,
-    /// `meta.mainProgram`.
-    pub(super) main_program: Option<String>,
+    /// What the attribute is.
+    pub(super) value: Value,
+}
+
+/// What an attribute is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Value {
+    /// A derivation.
+    Derivation {
+        /// Which of its outputs is meant.
+        output: String,
+        /// `meta.mainProgram`.
+        main_program: Option<String>,
+    },
+    /// An image description. Its derivation is never built: it has the description and all that the
+    /// description refers to as its inputs, so that it is another one whenever they are.
+    Description {
+        /// The document.
+        document: String,
+        /// Derivations with the outputs that are meant.
+        outputs: BTreeMap<StorePath, BTreeSet<String>>,
+        /// Store paths that are there since it was evaluated.
+        sources: BTreeSet<StorePath>,
+    },
 }
 
 #[derive(Deserialize)]
@@ -29,6 +51,19 @@ struct Answer {
     drv_path: Option<StorePath>,
     output: Option<String>,
     main_program: Option<String>,
+    document: Option<String>,
+    #[serde(default)]
+    context: BTreeMap<StorePath, Context>,
+}
+
+/// What a text of Nix says of a store path.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Context {
+    #[serde(default)]
+    outputs: BTreeSet<String>,
+    #[serde(default)]
+    path: bool,
 }
 
 /// `or` answers for values that are no sets, too.
@@ -38,7 +73,37 @@ if value.type or null == "derivation" then {
   drvPath = value.drvPath;
   output = value.outputName or "out";
   mainProgram = value.meta.mainProgram or null;
-} else { kind = builtins.typeOf value; }"#;
+} else if value.firnImage or null != null then
+  let document = builtins.toJSON value; in {
+    kind = "description";
+    document = builtins.unsafeDiscardStringContext document;
+    context = builtins.getContext document;
+    drvPath = (derivation {
+      name = "firn-image";
+      system = "none";
+      builder = "none";
+      inherit document;
+    }).drvPath;
+  }
+else { kind = builtins.typeOf value; }"#;
+
+fn description(document: String, context: BTreeMap<StorePath, Context>) -> Value {
+    let mut outputs = BTreeMap::new();
+    let mut sources = BTreeSet::new();
+    for (path, said) in context {
+        if said.path {
+            sources.insert(path.clone());
+        }
+        if !said.outputs.is_empty() {
+            outputs.insert(path, said.outputs);
+        }
+    }
+    Value::Description {
+        document,
+        outputs,
+        sources,
+    }
+}
 
 impl Work<'_> {
     pub(super) async fn evaluate(&self, log: &mut Log) -> Result<Evaluated> {
@@ -67,18 +132,29 @@ impl Work<'_> {
         match answer {
             Answer {
                 drv_path: Some(drv_path),
+                document: Some(document),
+                context,
+                ..
+            } => Ok(Evaluated {
+                drv_path,
+                value: description(document, context),
+            }),
+            Answer {
+                drv_path: Some(drv_path),
                 output,
                 main_program,
                 ..
             } => Ok(Evaluated {
                 drv_path,
-                output: output.unwrap_or_else(|| "out".into()),
-                main_program,
+                value: Value::Derivation {
+                    output: output.unwrap_or_else(|| "out".into()),
+                    main_program,
+                },
             }),
             Answer { kind, .. } => Err(Failure::new(
                 Reason::NotAnImage,
                 format!(
-                    "attribute {} is a {kind} and no package: name an attribute that is a derivation",
+                    "attribute {} is a {kind}, neither a package nor an image description: name an attribute that is a derivation",
                     self.build.attribute
                 ),
             )),

@@ -1,13 +1,13 @@
 //! From a derivation to its output, with all that it needs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use firn_crd::exit::Reason;
 use serde::Deserialize;
 
 use super::Work;
-use super::evaluate::Evaluated;
+use super::evaluate::{Evaluated, Value};
 use crate::closure::PathInfo;
 use crate::entry_point::{self, EntryPoint};
 use crate::failure::{Failure, Result, chain};
@@ -25,7 +25,38 @@ struct Realised {
 
 impl Work<'_> {
     pub(super) async fn realise(&self, evaluated: &Evaluated, log: &mut Log) -> Result<Image> {
-        let out_path = self.build(evaluated, log).await?;
+        let (output, main_program) = match &evaluated.value {
+            Value::Derivation {
+                output,
+                main_program,
+            } => (output, main_program.as_deref()),
+            Value::Description {
+                document,
+                outputs,
+                sources,
+            } => {
+                return Ok(Image {
+                    drv_path: evaluated.drv_path.clone(),
+                    out_path: None,
+                    entry_point: None,
+                    has_bin: false,
+                    description: Some(document.clone()),
+                    note: None,
+                    closure: self.described(outputs, sources, log).await?,
+                });
+            }
+        };
+        let installable = format!("{}^{output}", evaluated.drv_path);
+        let built = self.build(&[installable.as_str()], log).await?;
+        let found = built
+            .into_iter()
+            .find_map(|(name, path)| (name == *output).then_some(path));
+        let out_path = found.ok_or_else(|| {
+            Failure::new(
+                Reason::InternalError,
+                format!("nix build did not tell where {installable} is"),
+            )
+        })?;
         tracing::info!(out = %out_path, "built");
         let location = out_path.to_string();
         let directory = Path::new(&location);
@@ -36,22 +67,54 @@ impl Work<'_> {
                 tracing::info!("the output is {kind}");
                 EntryPoint::default()
             }
-            None => entry_point::find(&out_path, directory, evaluated.main_program.as_deref()),
+            None => entry_point::find(&out_path, directory, main_program),
         };
         Ok(Image {
             drv_path: evaluated.drv_path.clone(),
-            closure: self.closure(&out_path, log).await?,
-            out_path,
+            closure: self.closure(&[&out_path], log).await?,
+            out_path: Some(out_path),
             entry_point: entry_point.program,
             has_bin: entry_point.has_bin,
+            description: None,
             note: entry_point.note,
         })
     }
 
-    /// By derivation and output: nothing is evaluated a second time.
-    async fn build(&self, evaluated: &Evaluated, log: &mut Log) -> Result<StorePath> {
-        let installable = format!("{}^{}", evaluated.drv_path, evaluated.output);
-        let arguments = ["build", "--json", "--no-link", &installable];
+    /// All that a description refers to.
+    async fn described(
+        &self,
+        outputs: &BTreeMap<StorePath, BTreeSet<String>>,
+        sources: &BTreeSet<StorePath>,
+        log: &mut Log,
+    ) -> Result<BTreeMap<StorePath, PathInfo>> {
+        let installables: Vec<String> = outputs
+            .iter()
+            .map(|(drv, outputs)| {
+                let outputs: Vec<&str> = outputs.iter().map(String::as_str).collect();
+                format!("{drv}^{}", outputs.join(","))
+            })
+            .collect();
+        let mut paths = sources.clone();
+        if !installables.is_empty() {
+            let installables: Vec<&str> = installables.iter().map(String::as_str).collect();
+            let built = self.build(&installables, log).await?;
+            paths.extend(built.into_iter().map(|(_, path)| path));
+        }
+        if paths.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let paths: Vec<&StorePath> = paths.iter().collect();
+        self.closure(&paths, log).await
+    }
+
+    /// By derivation and output: nothing is evaluated a second time. What was built, by output.
+    async fn build(
+        &self,
+        installables: &[&str],
+        log: &mut Log,
+    ) -> Result<Vec<(String, StorePath)>> {
+        let mut arguments = vec!["build", "--json", "--no-link"];
+        arguments.extend(installables);
         let finished = self.nix.run(&arguments, log).await;
         let finished = finished.map_err(|error| self.not_run(&error, Doing::Building, log))?;
         if !finished.status.success() {
@@ -64,27 +127,20 @@ impl Work<'_> {
                     format!("nix build gave an answer that is not understood: {error}"),
                 )
             })?;
-        let outputs = realised
-            .into_iter()
-            .next()
-            .map(|r| r.outputs)
-            .unwrap_or_default();
-        let found = outputs.get(&evaluated.output).cloned().flatten();
-        found.ok_or_else(|| {
-            Failure::new(
-                Reason::InternalError,
-                format!("nix build did not tell where {installable} is"),
-            )
-        })
+        let outputs = realised.into_iter().flat_map(|realised| realised.outputs);
+        Ok(outputs
+            .filter_map(|(name, path)| Some((name, path?)))
+            .collect())
     }
 
     async fn closure(
         &self,
-        out_path: &StorePath,
+        paths: &[&StorePath],
         log: &mut Log,
     ) -> Result<BTreeMap<StorePath, PathInfo>> {
-        let out_path = out_path.to_string();
-        let base = ["path-info", "--json", "--recursive", &out_path];
+        let paths: Vec<String> = paths.iter().map(ToString::to_string).collect();
+        let mut base = vec!["path-info", "--json", "--recursive"];
+        base.extend(paths.iter().map(String::as_str));
         // Since 2.33 the plain form warns and will be refused; before, the option is not known.
         for format in [&["--json-format", "1"][..], &[]] {
             let arguments: Vec<&str> = base.iter().chain(format).copied().collect();

@@ -201,6 +201,7 @@ pub fn image(files: &Files<'_>, place: &Place, wanted: &Wanted) -> Result<Image,
     let mut histories = verbatim::histories(&config).into_iter();
     let layers = image.layers.into_iter().map(|layer| Layer {
         contents: Contents::Blob(layer.blob),
+        annotations: BTreeMap::new(),
         history: histories.next().unwrap_or_default(),
         why: format!("{} of the archive", shortened(&layer.name)),
     });

@@ -128,6 +128,7 @@ pub fn image(files: &Files<'_>, document: Json, wanted: &Wanted) -> Result<Image
 fn ready(blob: Blob, history: History, why: String) -> Layer {
     Layer {
         contents: Contents::Blob(blob),
+        annotations: std::collections::BTreeMap::new(),
         history: vec![history],
         why,
     }
@@ -165,6 +166,7 @@ fn store_layer(
             paths,
             owner: owner.clone(),
         })),
+        annotations: std::collections::BTreeMap::new(),
         history: vec![history],
         why: "a store layer of dockerTools".to_owned(),
     })

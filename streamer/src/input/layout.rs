@@ -97,6 +97,7 @@ pub fn image(layout: &Layout<'_>, wanted: &Wanted) -> Result<Image, InputError> 
     for (descriptor, diff_id) in manifest.layers.iter().zip(&config.rootfs.diff_ids) {
         layers.push(Layer {
             contents: Contents::Blob(layout.layer(descriptor, *diff_id)?),
+            annotations: BTreeMap::new(),
             history: histories.next().unwrap_or_default(),
             why: "a layer of the OCI layout".to_owned(),
         });

@@ -217,6 +217,7 @@ fn layer(
     };
     Ok(Layer {
         contents,
+        annotations: std::collections::BTreeMap::new(),
         history: vec![history],
         why,
     })

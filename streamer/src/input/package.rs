@@ -1,14 +1,16 @@
 //! A package with its closure: what a flake's ordinary attribute is. Firn decides on layers, entry
-//! point and environment. Pure.
+//! point and environment: it writes the description that the package has not. Pure.
 
-use std::collections::BTreeMap;
-
-use firn_oci::{ContainerConfig, History, Platform};
+use firn_crd::run::{ImageSpec, Timestamp as Wanted};
+use firn_oci::{History, Platform};
 use jiff::Timestamp;
 
-use super::{Config, Contents, Image, Layer, Paths, Profile};
+use super::description::{
+    self, Container, Created, Description, DescriptionError, Environment, Parts,
+};
+use super::{Contents, Image, Layer, Paths, Profile};
 use crate::closure::Closure;
-use crate::layering::{self, PlannedLayer, Strategy};
+use crate::layering::PlannedLayer;
 use crate::store_path::StorePath;
 
 /// Characters of a layer's comment, which names its packages.
@@ -27,47 +29,51 @@ pub struct Package<'a> {
     pub entry_point: Option<&'a str>,
     /// Whether the output has a `bin` directory.
     pub has_bin: bool,
-    /// Most layers.
-    pub max_layers: u32,
-    /// How its paths are split into them.
-    pub strategy: Strategy,
-    /// `created` of the image and of its layers.
-    pub created: Timestamp,
-    /// Labels of the config.
-    pub labels: BTreeMap<String, String>,
-    /// Annotations of the manifest.
-    pub annotations: BTreeMap<String, String>,
+    /// What was asked for.
+    pub asked: &'a ImageSpec,
+    /// The time of the commit.
+    pub commit_time: Timestamp,
 }
 
-/// The image of a package.
-pub fn image(package: &Package<'_>) -> Image {
-    let config = ContainerConfig {
-        entrypoint: package.entry_point.map(str::to_owned).into_iter().collect(),
-        // With several programs a Pod's `command` finds them by name.
-        env: if package.has_bin {
-            vec![format!("PATH={}/bin", package.out_path)]
-        } else {
-            Vec::new()
+/// The image of a package. Errors: what is asked for does not go together, or needs what the
+/// closure has not.
+pub fn image(package: &Package<'_>) -> Result<Image, DescriptionError> {
+    let description = Description {
+        contents: vec![package.out_path.to_string()],
+        config: Container {
+            entrypoint: package.entry_point.map(|program| vec![program.to_owned()]),
+            // With several programs a Pod's `command` finds them by name.
+            env: Environment::List(if package.has_bin {
+                vec![format!("PATH={}/bin", package.out_path)]
+            } else {
+                Vec::new()
+            }),
+            ..Container::default()
         },
-        labels: package.labels.clone(),
-        ..ContainerConfig::default()
+        ..Description::default()
     };
-    let mut fields = Config::firn(package.platform.clone());
-    fields.created = Some(package.created);
-    fields.config = config;
-    let layers = layering::plan(package.closure, package.max_layers, package.strategy);
-    Image {
+    let parts = Parts {
         platform: package.platform.clone(),
-        layers: layers
-            .into_iter()
-            .map(|planned| layer(planned, package.created))
-            .collect(),
-        config: Config::Firn(Box::new(fields)),
-        annotations: package.annotations.clone(),
+        closure: package.closure,
+        max_layers: package.asked.max_layers,
+        created: created(package.asked.timestamp),
+        commit_time: package.commit_time,
+        base: None,
+    };
+    let mentioned = [package.out_path.clone()].into();
+    description::image(&description.with(package.asked), &mentioned, &parts)
+}
+
+/// `created` as a NixImage says it.
+pub fn created(wanted: Wanted) -> Created {
+    match wanted {
+        Wanted::Epoch => Created::Epoch,
+        Wanted::Source => Created::Source,
     }
 }
 
-fn layer(planned: PlannedLayer, created: Timestamp) -> Layer {
+/// A layer of store paths, made at `created`.
+pub(super) fn layer(planned: PlannedLayer, created: Timestamp) -> Layer {
     let history = History {
         created: Some(created),
         created_by: format!("firn {}", Profile::Nar1.name()),
@@ -80,12 +86,13 @@ fn layer(planned: PlannedLayer, created: Timestamp) -> Layer {
             profile: Profile::Nar1,
             paths: planned.paths,
         }),
+        annotations: std::collections::BTreeMap::new(),
         history: vec![history],
     }
 }
 
 /// The names of the paths, without their hashes: for people who look at an image's history.
-pub(super) fn comment(paths: &[StorePath]) -> String {
+fn comment(paths: &[StorePath]) -> String {
     let mut names: Vec<&str> = paths.iter().map(StorePath::name).collect();
     names.sort_unstable();
     let mut text = names.join(" ");

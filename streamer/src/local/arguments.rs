@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use firn_oci::Compression;
 
-use crate::layering::Strategy;
+use firn_crd::run::Strategy;
 
 /// What the image is made of.
 #[derive(Debug, Clone, Default, Args)]

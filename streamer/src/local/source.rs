@@ -8,6 +8,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use firn_crd::exit::Reason;
+use firn_crd::run::ImageSpec;
 use firn_oci::Platform;
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -15,12 +16,12 @@ use serde::Deserialize;
 use super::arguments::{ImageArguments, InputArguments};
 use super::{Result, unusable, usage};
 use crate::closure::Closure;
+use crate::describe::{self, Output};
 use crate::entry_point::{self, EntryPoint};
 use crate::failure::{Failure, chain};
 use crate::input::Image;
 use crate::input::detect;
 use crate::input::foreign::Wanted;
-use crate::input::package::{self, Package};
 use crate::layer::Streams;
 use crate::nix::path_info;
 use crate::store_path::{STORE, StorePath};
@@ -117,18 +118,33 @@ fn package(
     if let Some(note) = &entry_point.note {
         tracing::warn!("{note}");
     }
-    Ok(package::image(&Package {
-        platform: platform(wanted)?,
-        out_path,
-        closure,
-        entry_point: entry_point.program.as_deref(),
-        has_bin: entry_point.has_bin,
-        max_layers: wanted.max_layers,
-        strategy: wanted.strategy.into(),
-        created: Timestamp::from_second(1).unwrap_or_default(),
+    let described = describe::image(
+        store,
+        &Output {
+            platform: platform(wanted)?,
+            result: describe::Built::Path {
+                out_path,
+                entry_point: entry_point.program.as_deref(),
+                has_bin: entry_point.has_bin,
+            },
+            closure,
+            asked: &asked(wanted),
+            commit_time: Timestamp::UNIX_EPOCH,
+            base: None,
+        },
+    )?;
+    Ok(described.image)
+}
+
+/// What the command line asks for, in the words of a NixImage.
+fn asked(wanted: &ImageArguments) -> ImageSpec {
+    ImageSpec {
         labels: wanted.labels.iter().cloned().collect(),
         annotations: wanted.annotations.iter().cloned().collect(),
-    }))
+        max_layers: wanted.max_layers,
+        strategy: wanted.strategy.into(),
+        ..ImageSpec::default()
+    }
 }
 
 /// A store path by its name, or by a link to it such as `./result`.

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use firn_oci::registry::{Copied, Mount, PushError};
-use firn_oci::{Compression, Compressors, Document, Layer};
+use firn_oci::registry::{Copied, PushError, Registry};
+use firn_oci::{Compression, Compressors, Descriptor, Document, Layer, Repository};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use crate::closure::Closure;
 use crate::failure::{Failure, Result};
-use crate::input;
+use crate::input::{self, Contents, Remote};
 use crate::layer::{LayerError, Streams};
 use crate::maker::{Maker, unwritable};
 use crate::recipe::{self, Key, Known, KnownLayer};
@@ -54,6 +54,8 @@ pub(super) struct Blobs<'a> {
     pub(super) pool: Compressors,
     pub(super) known: &'a Known,
     pub(super) streams: Streams,
+    /// Where the layers of the base image are.
+    pub(super) base: Option<&'a Registry>,
     pub(super) watch: &'a Arc<dyn Watch>,
 }
 
@@ -94,6 +96,8 @@ impl Blobs<'_> {
         let key = Key::of(contents, closure, self.compression);
         let mut placed = if let Some(placed) = self.find(&key).await? {
             placed
+        } else if let Contents::Remote(remote) = contents {
+            self.copy_base(remote).await?
         } else {
             let maker = Maker {
                 store: self.store.clone(),
@@ -112,37 +116,73 @@ impl Blobs<'_> {
             placement = ?placed.placement, paths = contents.paths(), why = wanted.why, "layer"
         );
         let layer = &mut placed.layer;
-        layer.descriptor = recipe::annotate(layer.descriptor.clone(), &key, &layer.diff_id);
+        layer.descriptor = recipe::annotate(
+            layer.descriptor.clone(),
+            &key,
+            &layer.diff_id,
+            &wanted.annotations,
+        );
         self.watch.placed(index, &placed);
         Ok(placed)
     }
 
-    /// The layer by its recipe, mounted if it is in another repository. `None`: it must be made.
+    /// The layer by its recipe; from another repository it is mounted, or copied where the registry
+    /// mounts nothing. `None`: it must be made.
     async fn find(&self, key: &Key) -> Result<Option<Placed>> {
         let Some(KnownLayer { layer, repository }) = self.known.get(key) else {
             return Ok(None);
         };
-        let placed = |placement| {
-            Ok(Some(Placed {
-                layer: layer.clone(),
-                placement,
-            }))
-        };
         let target = self.target;
-        if *repository == target.repository {
-            return placed(Placement::Reused);
+        let placement = if *repository == target.repository {
+            Some(Placement::Reused)
+        } else {
+            self.copy(&layer.descriptor, repository).await?
+        };
+        Ok(placement.map(|placement| Placed {
+            layer: layer.clone(),
+            placement,
+        }))
+    }
+
+    /// A blob from another repository of the registry. `None`: it is gone, or not for us to read.
+    async fn copy(&self, blob: &Descriptor, from: &Repository) -> Result<Option<Placement>> {
+        let Target {
+            registry,
+            repository,
+            ..
+        } = self.target;
+        match registry.copy_blob(repository, registry, from, blob).await {
+            Ok(Copied::Present) => Ok(Some(Placement::Reused)),
+            Ok(Copied::Mounted) => Ok(Some(Placement::Mounted)),
+            Ok(Copied::Sent) => Ok(Some(Placement::Sent)),
+            Err(error) if error.is_not_found() || error.is_auth() => Ok(None),
+            Err(error) => Err(failure(&error)),
         }
-        let digest = &layer.descriptor.digest;
-        let mounted = target
-            .registry
-            .mount(&target.repository, digest, repository);
-        match mounted.await.map_err(|error| failure(&error))? {
-            Mount::Mounted => placed(Placement::Mounted),
-            Mount::NotMounted(session) => {
-                session.cancel().await;
-                Ok(None)
-            }
-        }
+    }
+
+    /// A base image's layer: mounted if it is on the same registry, else read there and sent here.
+    async fn copy_base(&self, remote: &Remote) -> Result<Placed> {
+        let Target {
+            registry,
+            repository,
+            ..
+        } = self.target;
+        let from = self.base.unwrap_or(registry);
+        let copied = registry
+            .copy_blob(repository, from, &remote.repository, &remote.descriptor)
+            .await;
+        Ok(Placed {
+            layer: Layer {
+                diff_id: remote.diff_id,
+                uncompressed_size: 0,
+                descriptor: remote.descriptor.clone(),
+            },
+            placement: match copied.map_err(|error| failure(&error))? {
+                Copied::Present => Placement::Reused,
+                Copied::Mounted => Placement::Mounted,
+                Copied::Sent => Placement::Sent,
+            },
+        })
     }
 
     async fn make(&self, maker: Maker) -> Result<Placed> {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use firn_oci::registry::ManifestName;
+use firn_oci::registry::{ManifestName, Registry};
 use firn_oci::{
     Compression, Compressors, Digest, Document, Layer, Manifest, Repository, media_type,
 };
@@ -32,6 +32,8 @@ pub struct Transfer<'a> {
     pub compression: Compression,
     /// Images whose layers need not be made again, the likeliest first.
     pub previous: &'a [Previous],
+    /// Where the layers of the base image are, if it is not the target.
+    pub base: Option<Registry>,
     /// Who wants to know how it goes.
     pub watch: Arc<dyn Watch>,
 }
@@ -124,6 +126,7 @@ impl Transfer<'_> {
             pool: Compressors::on_all_cores().map_err(|error| Failure::internal(&error))?,
             known,
             streams: Streams::default(),
+            base: self.base.as_ref(),
             watch: &self.watch,
         };
         let layers = blobs.place_all(&self.closure, &self.image.layers).await?;

@@ -24,11 +24,17 @@ fn invalid(what: impl std::fmt::Display) -> Failure {
 /// The closure of an image, closed and with the output and the entry point in it.
 pub(super) fn closure(image: &Image) -> Result<Closure> {
     let closure = Closure::new(image.closure.clone()).map_err(invalid)?;
-    if !closure.contains(&image.out_path) {
-        return Err(invalid(format_args!(
-            "{} is not in its closure",
-            image.out_path
-        )));
+    match (&image.out_path, &image.description) {
+        (Some(out_path), None) if closure.contains(out_path) => {}
+        (Some(out_path), None) => {
+            return Err(invalid(format_args!("{out_path} is not in its closure")));
+        }
+        (None, Some(_)) => {}
+        _ => {
+            return Err(invalid(
+                "it is neither an output nor an image description alone",
+            ));
+        }
     }
     if let Some(program) = &image.entry_point {
         let (path, inside) = StorePath::containing(program).map_err(invalid)?;
@@ -76,9 +82,10 @@ mod tests {
     fn image() -> Image {
         Image {
             drv_path: path("app.drv"),
-            out_path: path("app"),
+            out_path: Some(path("app")),
             entry_point: Some(format!("{}/bin/app", path("app"))),
             has_bin: true,
+            description: None,
             note: None,
             closure: [
                 (path("app"), info(1, &["lib"])),
@@ -109,7 +116,15 @@ mod tests {
         let lib = path("lib");
         for bad in [
             Image {
-                out_path: path("other"),
+                out_path: Some(path("other")),
+                ..image()
+            },
+            Image {
+                out_path: None,
+                ..image()
+            },
+            Image {
+                description: Some("{}".into()),
                 ..image()
             },
             Image {

@@ -97,9 +97,28 @@ impl Pod {
         handoff::write(&paths.fetched(), &fetched).unwrap();
         let image = Image {
             drv_path: self.drv_path(),
-            out_path: self.out_path(),
+            out_path: Some(self.out_path()),
             entry_point: Some(format!("{}/bin/run", self.out_path())),
             has_bin: true,
+            description: None,
+            note: None,
+            closure: self
+                .packages
+                .iter()
+                .map(|p| (p.path.clone(), p.info()))
+                .collect(),
+        };
+        self.hand_off_built(&Built::Image(Box::new(image)));
+    }
+
+    /// As if the attribute were an image description.
+    fn hand_off_described(&self, document: &str) {
+        let image = Image {
+            drv_path: self.drv_path(),
+            out_path: None,
+            entry_point: None,
+            has_bin: false,
+            description: Some(document.to_owned()),
             note: None,
             closure: self
                 .packages
@@ -131,6 +150,7 @@ impl Pod {
                 timestamp: Timestamp::Epoch,
                 max_layers: 10,
                 compression: Compression::Zstd,
+                ..ImageSpec::default()
             },
             published: self.published.clone(),
             layers_from: self
@@ -465,4 +485,72 @@ async fn publish_moves_tags_to_what_is_there_only() {
     let gone = format!("sha256:{}", "0".repeat(64));
     let failed = publish::publish(&pod.settings(), &gone, &mut stages, &stop).await;
     assert_eq!(failed.unwrap_err().reason(), Reason::ManifestRejected);
+}
+
+/// The image's config, and the digests of its layers.
+fn published(pod: &Pod, digest: &str) -> (serde_json::Value, Vec<String>) {
+    let manifest = pod.registry.manifest(REPOSITORY, digest).unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    let config = manifest["config"]["digest"].as_str().unwrap();
+    let config = pod
+        .registry
+        .blob(REPOSITORY, &config.parse().unwrap())
+        .unwrap();
+    let layers = manifest["layers"].as_array().unwrap().iter();
+    let layers = layers.map(|layer| layer["digest"].as_str().unwrap().to_owned());
+    (serde_json::from_slice(&config).unwrap(), layers.collect())
+}
+
+#[tokio::test]
+async fn an_image_upon_another_has_its_layers_below_and_what_it_inherits() {
+    let pod = Pod::new().await;
+    let below = &pod.packages[1].path;
+    pod.hand_off_described(&format!(
+        r#"{{"firnImage":1,"config":{{"entrypoint":["{below}/bin/run"],"env":{{"PATH":"/bin"}},"cmd":["b"]}}}}"#
+    ));
+    let base = pod.push().await;
+    let (base_config, base_layers) = published(&pod, &base.digest);
+    let own = &pod.packages[2].path;
+    let document = format!(
+        r#"{{"firnImage":1,"contents":["{own}"],"config":{{"env":{{"A":"1"}},"cmd":["x"]}},
+            "remove":["/etc/motd"],"base":{{"image":"{}/{REPOSITORY}@{}"}}}}"#,
+        pod.registry.host(),
+        base.digest
+    );
+    pod.hand_off_described(&document);
+    let upon = pod.push().await;
+    let (config, layers) = published(&pod, &upon.digest);
+    assert_eq!(layers[..base_layers.len()], base_layers);
+    assert!(layers.len() > base_layers.len() + 1);
+    assert_eq!(
+        config["config"]["Entrypoint"],
+        base_config["config"]["Entrypoint"]
+    );
+    assert_eq!(config["config"]["Cmd"][0], "x");
+    let env = config["config"]["Env"].as_array().unwrap();
+    assert!(env[0].as_str().unwrap().starts_with("PATH="), "{env:?}");
+    assert_eq!(env.last().unwrap(), "A=1");
+    assert_eq!(config["history"].as_array().unwrap().len(), layers.len());
+    // Everything of the base was there.
+    assert!(upon.layers_reused >= base.layers_total, "{upon:?}");
+}
+
+#[tokio::test]
+async fn a_base_image_that_is_not_there_is_the_user_s_to_correct() {
+    let pod = Pod::new().await;
+    for (name, words) in [
+        (
+            "HOST/team/none@sha256:0000000000000000000000000000000000000000000000000000000000000000",
+            "is not there",
+        ),
+        ("HOST/team/app:latest", "has no digest"),
+        ("nonsense", "nonsense"),
+    ] {
+        let name = name.replace("HOST", &pod.registry.host().to_string());
+        let document = format!(r#"{{"firnImage":1,"base":{{"image":"{name}"}}}}"#);
+        pod.hand_off_described(&document);
+        let failure = pod.try_push().await.unwrap_err();
+        assert_eq!(failure.reason(), Reason::ImageInvalid);
+        assert!(failure.0.message.contains(words), "{}", failure.0.message);
+    }
 }

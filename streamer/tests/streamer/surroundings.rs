@@ -143,8 +143,9 @@ fn hand_off(paths: &Paths, packages: &[Package]) {
     let image = Image {
         drv_path: StorePath::of_base_name(&format!("{}.drv", out_path.base_name())).unwrap(),
         entry_point: Some(format!("{out_path}/bin/run")),
-        out_path,
+        out_path: Some(out_path),
         has_bin: true,
+        description: None,
         note: None,
         closure: packages
             .iter()
@@ -192,6 +193,7 @@ fn orders(registry: &FakeRegistry, repository: &str, compression: Compression) -
                 timestamp: Timestamp::Epoch,
                 max_layers: 10,
                 compression,
+                ..ImageSpec::default()
             },
             published: None,
             layers_from: Vec::new(),

@@ -5,7 +5,7 @@ use firn_crd::build_spec::Store as StoreSpec;
 use firn_crd::names::ANNOTATION_BUILD_HASH;
 use firn_crd::published::{Published, PublishedPlatform};
 use firn_crd::reference::SecretRef;
-use firn_crd::run::{Compression, Work};
+use firn_crd::run::{Compression, Strategy, Work};
 use k8s_openapi::api::core::v1::Toleration;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -61,6 +61,10 @@ fn a_run_tells_the_pod_what_the_spec_says() {
     spec.output.labels.insert("team".into(), "snow".into());
     spec.output.layers.max = 60;
     spec.output.layers.compression = Compression::Gzip;
+    spec.output.layers.head_room = 20;
+    spec.output.layers.strategy = Strategy::BySize;
+    spec.output.config.user = Some("1000".into());
+    spec.output.files.tmp = Some(false);
     spec.output.plain_http = true;
     spec.build.substituters = vec!["https://cache.example".into()];
     let (_, run) = ordered(&build, None);
@@ -78,6 +82,12 @@ fn a_run_tells_the_pod_what_the_spec_says() {
         (work.image.max_layers, work.image.compression),
         (60, Compression::Gzip)
     );
+    assert_eq!(
+        (work.image.head_room, work.image.strategy),
+        (20, Strategy::BySize)
+    );
+    assert_eq!(work.image.config.user.as_deref(), Some("1000"));
+    assert_eq!(work.image.files.tmp, Some(false));
     assert_eq!(work.substituters, ["https://cache.example"]);
     assert_eq!(work.timeout_seconds, 3600);
 }

@@ -27,9 +27,10 @@ impl Pod {
         let packages = self.packages.iter().map(|p| (p.path.clone(), p.info()));
         let image = Image {
             drv_path: self.drv_path(),
-            out_path: out_path.clone(),
+            out_path: Some(out_path.clone()),
             entry_point: None,
             has_bin: false,
+            description: None,
             note: None,
             closure: packages.chain([(out_path, info)]).collect(),
         };

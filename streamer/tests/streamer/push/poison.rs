@@ -257,6 +257,10 @@ mod build_code {
         pod.lie(|image| {
             let missing = store_path(77, 0);
             let info = image.closure.values().next().unwrap().clone();
+            // What nothing refers to is left out.
+            let out_path = image.out_path.clone().unwrap();
+            let output = image.closure.get_mut(&out_path).unwrap();
+            output.references.push(missing.clone());
             image.closure.insert(missing, info);
         });
         let failure = pod.try_push().await.unwrap_err();

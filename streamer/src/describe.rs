@@ -1,0 +1,217 @@
+//! From what was built to the image to be: an image description if the output is one, and a package
+//! otherwise. Reads that one file; what it says is build's word.
+
+use std::path::Path;
+
+use firn_crd::exit::Reason;
+use firn_crd::run::{Compression, ImageSpec};
+use firn_oci::Platform;
+use jiff::Timestamp;
+
+use crate::closure::Closure;
+use crate::failure::{Failure, Result, chain};
+use crate::input::Image;
+use crate::input::description::{
+    self, BaseImage, DOCUMENT_MAX, Description, DescriptionError, Parts,
+};
+use crate::input::package::{self, Package};
+use crate::store::{Place, Store};
+use crate::store_path::StorePath;
+
+/// What was built, and what was asked for.
+#[derive(Debug)]
+pub struct Output<'a> {
+    /// What the image runs on.
+    pub platform: Platform,
+    /// What is known of it.
+    pub result: Built<'a>,
+    /// All it needs.
+    pub closure: &'a Closure,
+    /// What was asked for.
+    pub asked: &'a ImageSpec,
+    /// The time of the commit.
+    pub commit_time: Timestamp,
+    /// The image that [`base`] names, once it was found.
+    pub base: Option<&'a BaseImage>,
+}
+
+/// What was built.
+#[derive(Debug, Clone, Copy)]
+pub enum Built<'a> {
+    /// A store path.
+    Path {
+        /// The output.
+        out_path: &'a StorePath,
+        /// Absolute path of the program that a container runs.
+        entry_point: Option<&'a str>,
+        /// Whether the output has a `bin` directory.
+        has_bin: bool,
+    },
+    /// What an image description mentions. It was a value of the flake, and is no output.
+    Described(&'a str),
+}
+
+/// An image, and how it is to be compressed.
+#[derive(Debug)]
+pub struct Described {
+    /// The image.
+    pub image: Image,
+    /// How.
+    pub compression: Compression,
+}
+
+/// The image of an output. Errors: what is described or asked for cannot be made.
+pub fn image(store: &Path, output: &Output<'_>) -> Result<Described> {
+    let invalid = |error: DescriptionError| Failure::new(Reason::ImageInvalid, chain(&error));
+    match output.result {
+        Built::Described(document) => described(document.as_bytes(), output).map_err(invalid),
+        Built::Path {
+            out_path,
+            entry_point,
+            has_bin,
+        } => {
+            if !has_bin && let Some(document) = document(store, output.closure, out_path) {
+                return described(&document, output).map_err(invalid);
+            }
+            let image = package::image(&Package {
+                platform: output.platform.clone(),
+                out_path,
+                closure: output.closure,
+                entry_point,
+                has_bin,
+                asked: output.asked,
+                commit_time: output.commit_time,
+            });
+            Ok(Described {
+                image: image.map_err(invalid)?,
+                compression: output.asked.compression,
+            })
+        }
+    }
+}
+
+/// The image in a registry that the output's description is based upon. It must be found before
+/// [`image`].
+pub fn base(store: &Path, output: &Output<'_>) -> Result<Option<String>> {
+    let document = match output.result {
+        Built::Described(document) => Some(document.as_bytes().to_vec()),
+        Built::Path { has_bin: true, .. } => None,
+        Built::Path { out_path, .. } => document(store, output.closure, out_path),
+    };
+    let Some(document) = document else {
+        return Ok(None);
+    };
+    let description = Description::parse(&document)
+        .map_err(|error| Failure::new(Reason::ImageInvalid, chain(&error)))?;
+    Ok(description.base.and_then(|base| base.image))
+}
+
+/// The description that an output is. `None`: it is none, or cannot be read, which shows when its
+/// layer is made.
+fn document(store: &Path, closure: &Closure, out_path: &StorePath) -> Option<Vec<u8>> {
+    let store = Store::open(store).ok()?;
+    let bytes = store
+        .read(closure, &Place::of(out_path), DOCUMENT_MAX)
+        .ok()?;
+    description::is_description(&bytes).then_some(bytes)
+}
+
+fn described(
+    document: &[u8],
+    output: &Output<'_>,
+) -> std::result::Result<Described, DescriptionError> {
+    let asked = output.asked;
+    let own = Description::parse(document)?;
+    let mentioned = description::mentions(document, output.closure)?;
+    let description = own.with(asked);
+    let parts = Parts {
+        platform: output.platform.clone(),
+        closure: output.closure,
+        max_layers: asked.max_layers,
+        created: package::created(asked.timestamp),
+        commit_time: output.commit_time,
+        base: output.base,
+    };
+    Ok(Described {
+        image: description::image(&description, &mentioned, &parts)?,
+        compression: description.compression.unwrap_or(asked.compression),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::input::Contents;
+    use crate::testing::{info, path};
+
+    fn closure() -> Closure {
+        let paths = [
+            (path("image.json"), info(10, &["app"])),
+            (path("app"), info(10, &[])),
+        ];
+        Closure::new(paths.into()).unwrap()
+    }
+
+    fn made(contents: &str, asked: &ImageSpec) -> Result<Described> {
+        let dir = tempfile::tempdir().unwrap();
+        let out_path = path("image.json");
+        fs::write(dir.path().join(out_path.base_name()), contents).unwrap();
+        let closure = closure();
+        let output = Output {
+            platform: "linux/amd64".parse().unwrap(),
+            result: Built::Path {
+                out_path: &out_path,
+                entry_point: None,
+                has_bin: false,
+            },
+            closure: &closure,
+            asked,
+            commit_time: Timestamp::UNIX_EPOCH,
+            base: None,
+        };
+        image(dir.path(), &output)
+    }
+
+    fn asked() -> ImageSpec {
+        ImageSpec {
+            max_layers: 10,
+            ..ImageSpec::default()
+        }
+    }
+
+    fn paths(image: &Image) -> Vec<&str> {
+        let layers = image.layers.iter();
+        layers
+            .flat_map(|layer| match &layer.contents {
+                Contents::Paths(paths) => paths.paths.iter().map(StorePath::name).collect(),
+                _ => Vec::new(),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn an_output_that_is_a_description_is_not_in_its_image() {
+        let app = path("app");
+        let json = format!(r#"{{"firnImage":1,"contents":["{app}"],"compression":"Gzip"}}"#);
+        let described = made(&json, &asked()).unwrap();
+        assert_eq!(paths(&described.image), ["app"]);
+        assert_eq!(described.compression, Compression::Gzip);
+    }
+
+    #[test]
+    fn an_output_that_is_any_other_file_is_a_package() {
+        let package = made(r#"{"some":"json"}"#, &asked()).unwrap();
+        assert_eq!(paths(&package.image).len(), 2);
+        assert_eq!(package.compression, Compression::Zstd);
+    }
+
+    #[test]
+    fn a_broken_description_is_the_user_s_to_correct() {
+        let failure = made(r#"{"firnImage":1,"contens":[]}"#, &asked()).unwrap_err();
+        assert_eq!(failure.reason(), Reason::ImageInvalid);
+        let message = &failure.0.message;
+        assert!(message.contains("unknown field `contens`"), "{message}");
+    }
+}
