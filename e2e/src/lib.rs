@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod debian;
 pub mod demo;
 pub mod fixture;
+pub mod fuzz;
 pub mod image;
 pub mod install;
 pub mod programs;

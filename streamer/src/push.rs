@@ -17,7 +17,7 @@
 mod base;
 mod blobs;
 mod transfer;
-mod verify;
+pub mod verify;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -31,7 +31,13 @@ struct Arguments {
 /// The tiers of a lane run one after the other, the lanes side by side: stories mostly wait for a
 /// cluster, and the rest mostly computes. Both take about as long.
 const LANES: [&[Tier]; 2] = [
-    &[Tier::Checks, Tier::Unit, Tier::Package, Tier::Parts],
+    &[
+        Tier::Checks,
+        Tier::Unit,
+        Tier::Package,
+        Tier::Fuzz,
+        Tier::Parts,
+    ],
     &[Tier::Stories],
 ];
 
@@ -196,6 +202,11 @@ impl Plan<'_> {
         match tier {
             Tier::Checks => checks(),
             Tier::Unit | Tier::Package => self.tests(tier, &[], &["--quiet"]),
+            Tier::Fuzz => {
+                let mut steps = checks_of_fuzz();
+                steps.push(Step::tests("targets", self.tool("firn-fuzz", &[])));
+                steps
+            }
             Tier::Parts => {
                 let mut steps = vec![Step::build(self.tool("firn-cluster", &["build"]))];
                 steps.extend(self.tests(tier, &[], &["--test-threads=1"]));
@@ -282,6 +293,22 @@ fn checks() -> Vec<Step> {
         check(
             "licences",
             "e2e/cargo-deny check --hide-inclusion-graph licenses bans sources",
+        ),
+    ]
+}
+
+/// Of the package outside the workspace.
+fn checks_of_fuzz() -> Vec<Step> {
+    let check = |name: &str, command: &str| Step::check(name, command.split(' '));
+    vec![
+        check(
+            "formatting of fuzz/",
+            "cargo fmt --manifest-path fuzz/Cargo.toml --check",
+        ),
+        check(
+            "licences of fuzz/",
+            "e2e/cargo-deny --manifest-path fuzz/Cargo.toml --config fuzz/deny.toml check \
+             --hide-inclusion-graph licenses bans sources",
         ),
     ]
 }

@@ -24,6 +24,8 @@ pub enum Tier {
     Unit,
     /// Tests of a whole package: golden files, generated files, protocols.
     Package,
+    /// A search for inputs that break a parser of foreign input.
+    Fuzz,
     /// What images, charts and the cluster itself promise.
     Parts,
     /// Stories of users on a real cluster.
@@ -32,10 +34,11 @@ pub enum Tier {
 
 impl Tier {
     /// Every tier, in the order in which they run.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Checks,
         Self::Unit,
         Self::Package,
+        Self::Fuzz,
         Self::Parts,
         Self::Stories,
     ];
@@ -52,6 +55,7 @@ impl fmt::Display for Tier {
             Self::Checks => "checks",
             Self::Unit => "unit",
             Self::Package => "package",
+            Self::Fuzz => "fuzz",
             Self::Parts => "parts",
             Self::Stories => "stories",
         })

@@ -91,3 +91,39 @@ fn packages_stay_away_from_what_they_must_not_know() {
         }
     }
 }
+
+/// Packages of a lock file by name, version and checksum.
+fn locked(file: &str) -> BTreeSet<(String, String, String)> {
+    let path = format!("{}/../{file}", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(path).unwrap();
+    let field = |package: &str, name: &str| {
+        let start = format!("{name} = ");
+        let value = package.lines().find_map(|line| line.strip_prefix(&start));
+        value.unwrap_or_default().trim_matches('"').to_owned()
+    };
+    text.split("[[package]]")
+        .skip(1)
+        .map(|package| ["name", "version", "checksum"].map(|name| field(package, name)))
+        .map(|[name, version, checksum]| (name, version, checksum))
+        .collect()
+}
+
+/// `fuzz/` is outside the workspace and has a lock file of its own.
+#[test]
+fn what_is_fuzzed_is_made_of_what_ships() {
+    const ONLY_FOR_FUZZING: [&str; 3] = ["arbitrary", "firn-fuzz-targets", "libfuzzer-sys"];
+    let (ships, fuzzed) = (locked("Cargo.lock"), locked("fuzz/Cargo.lock"));
+    let other: Vec<_> = fuzzed
+        .difference(&ships)
+        .filter(|(name, ..)| !ONLY_FOR_FUZZING.contains(&name.as_str()))
+        .collect();
+    assert!(
+        fuzzed.len() > 100 && other.is_empty(),
+        "fuzz/Cargo.lock has other versions: {other:?}; fuzz/README.md says how to mend it"
+    );
+    let missing: Vec<_> = ["firn-crd", "firn-oci", "firn-streamer"]
+        .into_iter()
+        .filter(|name| !fuzzed.iter().any(|(found, ..)| found == name))
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}

@@ -22,7 +22,7 @@ fn invalid(what: impl std::fmt::Display) -> Failure {
 }
 
 /// The closure of an image, closed and with the output and the entry point in it.
-pub(super) fn closure(image: &Image) -> Result<Closure> {
+pub fn closure(image: &Image) -> Result<Closure> {
     let closure = Closure::new(image.closure.clone()).map_err(invalid)?;
     match (&image.out_path, &image.description) {
         (Some(out_path), None) if closure.contains(out_path) => {}
@@ -53,11 +53,7 @@ pub(super) fn closure(image: &Image) -> Result<Closure> {
 }
 
 /// The digest that is published, if "not changed" is true as far as the operator and check know.
-pub(super) fn published<'a>(
-    build: &'a Build,
-    checked: &Checked,
-    drv_path: &StorePath,
-) -> Result<&'a str> {
+pub fn published<'a>(build: &'a Build, checked: &Checked, drv_path: &StorePath) -> Result<&'a str> {
     let published = build.published.as_ref();
     let published = published.filter(|p| {
         p.drv_path == drv_path.to_string() && checked.published.as_deref() == Some(&p.digest)
@@ -70,7 +66,7 @@ pub(super) fn published<'a>(
 }
 
 /// A note for the report: short, in one line.
-pub(super) fn note(note: &str) -> String {
+pub fn note(note: &str) -> String {
     first_bytes(&plain(note).replace(['\n', '\t'], " "), NOTE_MAX).to_owned()
 }
 

@@ -1,0 +1,139 @@
+//! Fuzz targets: how they are built and run, and what the end of a run means. The targets
+//! themselves are in `fuzz/`.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::charts::repository;
+
+mod outcome;
+
+pub use outcome::{Outcome, PLANTED};
+
+/// Longest input that is tried: what a parser does to a document shows in its first kilobytes.
+const INPUT_MAX: usize = 8192;
+/// Most memory of a target: none may need more for an input of that size.
+const MEMORY_MIB: usize = 512;
+/// An input that takes longer is a fault.
+const INPUT_SECONDS: usize = 10;
+
+/// The program with all targets.
+#[derive(Debug)]
+pub struct Fuzzer {
+    program: PathBuf,
+    /// For inputs that were found: those with faults stay here.
+    found: PathBuf,
+}
+
+impl Fuzzer {
+    /// Builds the program in cargo's folder `target`, where most of what it depends on is already.
+    ///
+    /// # Errors
+    /// It does not compile.
+    pub fn build(target: &Path) -> Result<Self> {
+        let folder = repository().join("fuzz");
+        let output = Command::new("cargo")
+            .args(["build", "--message-format=json-render-diagnostics"])
+            .current_dir(&folder)
+            .env("CARGO_TARGET_DIR", target)
+            // Somebody's own would replace that of fuzz/.cargo/config.toml.
+            .env("RUSTC_WRAPPER", folder.join("rustc-with-coverage"))
+            .stdin(Stdio::null())
+            .stderr(Stdio::inherit())
+            .output()
+            .context("failed to start cargo")?;
+        if !output.status.success() {
+            bail!("the fuzz targets do not compile");
+        }
+        let program = String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+            .find_map(|message| Some(PathBuf::from(message.get("executable")?.as_str()?)))
+            .context("cargo names no program with the fuzz targets")?;
+        Ok(Self {
+            program,
+            found: target.join("fuzz-found"),
+        })
+    }
+
+    /// Names of the targets, each of which must have a corpus, and each corpus a target.
+    ///
+    /// # Errors
+    /// One of them has not, or they cannot be listed.
+    pub fn targets(&self) -> Result<Vec<String>> {
+        let listed = self.command("list").output();
+        let listed = listed.context("failed to start the fuzz targets")?;
+        let mut targets: Vec<String> = String::from_utf8(listed.stdout)?
+            .lines()
+            .map(str::to_owned)
+            .collect();
+        targets.sort();
+        let mut corpora = Vec::new();
+        for entry in fs::read_dir(corpus("")).context("failed to read fuzz/corpus")? {
+            corpora.push(entry?.file_name().to_string_lossy().into_owned());
+        }
+        corpora.sort();
+        if targets != corpora {
+            bail!("targets are {targets:?}, but folders in fuzz/corpus are {corpora:?}");
+        }
+        Ok(targets)
+    }
+
+    /// Runs one target from its committed corpus for this long.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn run(&self, target: &str, time: Duration) -> Result<Outcome> {
+        let found = self.found.join(target);
+        if found.exists() {
+            fs::remove_dir_all(&found)?;
+        }
+        fs::create_dir_all(&found)?;
+        let corpus = corpus(target);
+        let seeds = fs::read_dir(&corpus)
+            .with_context(|| format!("failed to read {}", corpus.display()))?
+            .count();
+        let mut artifacts = OsString::from("-artifact_prefix=");
+        artifacts.push(&found);
+        artifacts.push("/fault-");
+        let inputs = tempfile::tempdir()?;
+        // Some targets write files for each input: in memory, where there is such a folder.
+        let memory = Path::new("/dev/shm");
+        let files = if memory.is_dir() {
+            tempfile::tempdir_in(memory)?
+        } else {
+            tempfile::tempdir()?
+        };
+        let output = self
+            .command(target)
+            .arg(format!("-max_total_time={}", time.as_secs()))
+            .arg(format!("-max_len={INPUT_MAX}"))
+            .arg(format!("-rss_limit_mb={MEMORY_MIB}"))
+            .arg(format!("-timeout={INPUT_SECONDS}"))
+            .arg("-print_final_stats=1")
+            .arg(artifacts)
+            // New inputs go to the first folder.
+            .args([inputs.path(), &corpus])
+            .env("TMPDIR", files.path())
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| format!("failed to start {target}"))?;
+        let told = String::from_utf8_lossy(&output.stderr);
+        Ok(Outcome::of(target, output.status.success(), seeds, &told))
+    }
+
+    fn command(&self, target: &str) -> Command {
+        let mut command = Command::new(&self.program);
+        command.env("FIRN_FUZZ_TARGET", target);
+        command
+    }
+}
+
+fn corpus(target: &str) -> PathBuf {
+    repository().join("fuzz/corpus").join(target)
+}
