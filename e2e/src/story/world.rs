@@ -357,20 +357,32 @@ impl World {
 
     /// Runs an image as a Pod, pulled by the node; gives what it printed.
     pub async fn run(&self, name: &str, image: &str) -> Result<String> {
+        let user = json!({ "runAsUser": 1000, "readOnlyRootFilesystem": true });
+        self.run_with(name, image, &user).await
+    }
+
+    /// As [`Self::run`], as the user that the image says, on a root that can be written to.
+    pub async fn run_as_it_is(&self, name: &str, image: &str) -> Result<String> {
+        self.run_with(name, image, &json!({})).await
+    }
+
+    async fn run_with(&self, name: &str, image: &str, more: &Value) -> Result<String> {
+        let mut security = json!({
+            "runAsNonRoot": true,
+            "allowPrivilegeEscalation": false,
+            "capabilities": { "drop": ["ALL"] },
+            "seccompProfile": { "type": "RuntimeDefault" },
+        });
+        if let (Some(all), Some(more)) = (security.as_object_mut(), more.as_object()) {
+            all.extend(more.clone());
+        }
         let pod = serde_json::from_value(json!({
             "metadata": { "name": name },
             "spec": {
                 "restartPolicy": "Never",
                 "automountServiceAccountToken": false,
                 "imagePullSecrets": [{ "name": "registry" }],
-                "securityContext": { "runAsNonRoot": true, "runAsUser": 1000, "seccompProfile": { "type": "RuntimeDefault" } },
-                "containers": [{
-                    "name": "main", "image": image,
-                    "securityContext": {
-                        "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
-                        "capabilities": { "drop": ["ALL"] },
-                    },
-                }],
+                "containers": [{ "name": "main", "image": image, "securityContext": security }],
             },
         }))?;
         self.run_pod(pod).await

@@ -2,6 +2,7 @@
 //! cluster's network; those in `alone` want the cluster for themselves.
 
 mod alone;
+mod described;
 mod failures;
 mod first_image;
 mod kubernetes;
