@@ -3,6 +3,7 @@
 use crate::Target;
 
 mod build;
+mod description;
 mod foreign_image;
 mod git;
 mod image_documents;
@@ -17,6 +18,7 @@ mod tar_write;
 pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("built-file", foreign_image::file),
     ("built-layout", foreign_image::layout),
+    ("description", description::run),
     ("docker-config", registry::docker_config),
     ("git-answers", git::answers),
     ("handoff", build::handoff),

@@ -1,8 +1,7 @@
 //! What the pod's containers leave for each other and for the operator.
 
-use std::collections::BTreeMap;
-
 use firn_crd::report::{REPORT_MAX, Report};
+use firn_crd::run::ImageSpec;
 use firn_oci::Compression;
 use firn_streamer::closure::Closure;
 use firn_streamer::handoff::{self, Built};
@@ -44,21 +43,25 @@ fn image(left: &handoff::Image, closure: &Closure) {
                     .all(|part| !matches!(part, "." | ".." | ""))
         }));
     }
-    let Ok(platform) = "linux/amd64".parse() else {
+    let (Some(out_path), Ok(platform)) = (&left.out_path, "linux/amd64".parse()) else {
         return;
+    };
+    let asked = ImageSpec {
+        max_layers: 4,
+        ..ImageSpec::default()
     };
     let image = package::image(&Package {
         platform,
-        out_path: &left.out_path,
+        out_path,
         closure,
         entry_point: left.entry_point.as_deref(),
         has_bin: left.has_bin,
-        max_layers: 4,
-        strategy: Default::default(),
-        created: Default::default(),
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
+        asked: &asked,
+        commit_time: Default::default(),
     });
+    let Ok(image) = image else {
+        return;
+    };
     assert!(image.layers.len() <= 4);
     for layer in &image.layers {
         let key = Key::of(&layer.contents, closure, Compression::ZSTD);

@@ -44,20 +44,28 @@ fn built() -> &'static Built {
         let layer = store.join(CUSTOMISATION);
         fs::write(layer.join("layer.tar"), [0; 1024]).expect("a file");
         fs::write(layer.join("checksum"), Digest::of(&[0; 1024]).hex()).expect("a file");
-        let path = |name: &str| StorePath::of_base_name(name).expect("a store path");
-        let info = PathInfo {
-            nar_hash: NarHash([7; 32]),
-            nar_size: 120,
-            references: Vec::new(),
-        };
-        let names = PARTS.into_iter().chain([CUSTOMISATION, OUTPUT]);
-        let paths = names.map(|name| (path(name), info.clone())).collect();
         Built {
             store,
-            closure: Closure::new(paths).expect("a closure"),
+            closure: closure(),
             output: path(OUTPUT),
         }
     })
+}
+
+fn path(name: &str) -> StorePath {
+    StorePath::of_base_name(name).expect("a store path")
+}
+
+/// What an image may be made of.
+pub(crate) fn closure() -> Closure {
+    let info = PathInfo {
+        nar_hash: NarHash([7; 32]),
+        nar_size: 120,
+        references: Vec::new(),
+    };
+    let names = PARTS.into_iter().chain([CUSTOMISATION, OUTPUT]);
+    let paths = names.map(|name| (path(name), info.clone())).collect();
+    Closure::new(paths).expect("a closure")
 }
 
 /// A file: a description of any kind, or an archive.
