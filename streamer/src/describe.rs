@@ -154,6 +154,10 @@ mod tests {
         Closure::new(paths.into()).unwrap()
     }
 
+    #[expect(
+        clippy::unwrap_in_result,
+        reason = "a fixture that cannot be made fails the test"
+    )]
     fn made(contents: &str, asked: &ImageSpec) -> Result<Described> {
         let dir = tempfile::tempdir().unwrap();
         let out_path = path("image.json");

@@ -303,12 +303,12 @@ impl Maker<'_> {
         if let Some(base) = self.parts.base {
             layers.extend(base.layers.iter().cloned());
             if !self.inherits(Inherited::History) {
-                layers.iter_mut().for_each(|layer| {
+                for layer in &mut layers {
                     layer.history = vec![History {
                         comment: "base image".into(),
                         ..History::default()
                     }];
-                });
+                }
             }
         }
         layers.extend(store);

@@ -56,10 +56,10 @@ impl Description {
             config.entrypoint.clone_from(entrypoint);
             config.cmd = None;
         }
-        or_keep(&mut config.cmd, cmd);
-        or_keep(&mut config.user, user);
-        or_keep(&mut config.working_dir, working_dir);
-        or_keep(&mut config.stop_signal, stop_signal);
+        or_keep(&mut config.cmd, cmd.as_ref());
+        or_keep(&mut config.user, user.as_ref());
+        or_keep(&mut config.working_dir, working_dir.as_ref());
+        or_keep(&mut config.stop_signal, stop_signal.as_ref());
         if !env.is_empty() {
             let mut lines = config.env.lines();
             for variable in env {
@@ -120,9 +120,9 @@ impl Description {
     }
 }
 
-fn or_keep<T: Clone>(field: &mut Option<T>, asked: &Option<T>) {
-    if asked.is_some() {
-        field.clone_from(asked);
+fn or_keep<T: Clone>(field: &mut Option<T>, asked: Option<&T>) {
+    if let Some(asked) = asked {
+        *field = Some(asked.clone());
     }
 }
 

@@ -61,6 +61,10 @@ pub enum Names {
     /// A list.
     List(Vec<String>),
     /// Keys, each with an empty object.
+    #[expect(
+        clippy::zero_sized_map_values,
+        reason = "in the document the keys do have values"
+    )]
     Keys(BTreeMap<String, Empty>),
 }
 

@@ -68,14 +68,14 @@ fn store_layers(image: &Image) -> Vec<Vec<&str>> {
 }
 
 fn tree(image: &Image) -> &Tree {
-    let trees = image
+    let mut trees = image
         .layers
         .iter()
         .filter_map(|layer| match &layer.contents {
             Contents::Files(tree) => Some(tree.as_ref()),
             _ => None,
         });
-    trees.last().unwrap()
+    trees.next_back().unwrap()
 }
 
 fn config(image: &Image) -> &ImageConfig {

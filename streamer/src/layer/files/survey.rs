@@ -41,7 +41,7 @@ impl Store {
     pub(super) fn survey(&self, path: &StorePath, inside: &[u8]) -> Result<Vec<Seen>, LayerError> {
         let mut seen = Vec::new();
         let (parent, name) = self.parent(path, inside)?;
-        look(&parent, &name, inside.to_vec(), 0, &mut seen).map_err(|trouble| match trouble {
+        look(&parent, &name, inside, 0, &mut seen).map_err(|trouble| match trouble {
             Trouble::Errno(errno, inside) => read(path, &inside, errno),
             Trouble::Layer(error) => error,
         })?;
@@ -119,14 +119,14 @@ enum Trouble {
 fn look(
     parent: &OwnedFd,
     name: &[u8],
-    inside: Vec<u8>,
+    inside: &[u8],
     depth: usize,
     seen: &mut Vec<Seen>,
 ) -> Result<(), Trouble> {
-    let failed = |errno| Trouble::Errno(errno, inside.clone());
+    let failed = |errno| Trouble::Errno(errno, inside.to_vec());
     let too_large = |what, limit| {
         Trouble::Layer(LayerError::TooLarge {
-            path: printable(&inside),
+            path: printable(inside),
             what,
             limit,
         })
@@ -139,10 +139,10 @@ fn look(
     }
     let kind = kind(parent, name)
         .map_err(failed)?
-        .ok_or_else(|| Trouble::Layer(special(&inside)))?;
+        .ok_or_else(|| Trouble::Layer(special(inside)))?;
     let is_directory = kind == Kind::Directory;
     seen.push(Seen {
-        inside: inside.clone(),
+        inside: inside.to_vec(),
         kind,
     });
     if is_directory {
@@ -151,8 +151,8 @@ fn look(
             let child = child.map_err(failed)?;
             let child = child.file_name().to_bytes();
             if child != b"." && child != b".." {
-                let below = super::join(&inside, child);
-                look(&directory, child, below, depth + 1, seen)?;
+                let below = super::join(inside, child);
+                look(&directory, child, &below, depth + 1, seen)?;
             }
         }
     }

@@ -61,6 +61,10 @@ fn nar_hash(store: &Path, path: &StorePath) -> NarHash {
     }
 }
 
+#[expect(
+    clippy::unwrap_in_result,
+    reason = "a fixture that cannot be made fails the test"
+)]
 fn write(dir: &TempDir, closure: &Closure, tree: &Tree) -> Result<Vec<u8>, LayerError> {
     let pool = Compressors::on_all_cores().unwrap();
     let writer = LayerWriter::new(Compression::NONE, &pool, Vec::new());
