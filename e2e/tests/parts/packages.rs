@@ -93,9 +93,7 @@ fn packages_stay_away_from_what_they_must_not_know() {
 }
 
 /// Packages of a lock file by name, version and checksum.
-fn locked(file: &str) -> BTreeSet<(String, String, String)> {
-    let path = format!("{}/../{file}", env!("CARGO_MANIFEST_DIR"));
-    let text = std::fs::read_to_string(path).unwrap();
+fn locked(text: &str) -> BTreeSet<(String, String, String)> {
     let field = |package: &str, name: &str| {
         let start = format!("{name} = ");
         let value = package.lines().find_map(|line| line.strip_prefix(&start));
@@ -112,7 +110,10 @@ fn locked(file: &str) -> BTreeSet<(String, String, String)> {
 #[test]
 fn what_is_fuzzed_is_made_of_what_ships() {
     const ONLY_FOR_FUZZING: [&str; 3] = ["arbitrary", "firn-fuzz-targets", "libfuzzer-sys"];
-    let (ships, fuzzed) = (locked("Cargo.lock"), locked("fuzz/Cargo.lock"));
+    let [ships, fuzzed] = ["Cargo.lock", "fuzz/Cargo.lock"].map(|file| {
+        let path = format!("{}/../{file}", env!("CARGO_MANIFEST_DIR"));
+        locked(&std::fs::read_to_string(path).unwrap())
+    });
     let other: Vec<_> = fuzzed
         .difference(&ships)
         .filter(|(name, ..)| !ONLY_FOR_FUZZING.contains(&name.as_str()))
