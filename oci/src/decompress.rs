@@ -1,7 +1,7 @@
 //! Blobs that others compressed, read: gzip, zstd, or nothing at all. Synchronous.
 //!
 //! Memory: a buffer of 32 KiB, and for zstd the window that the blob asks for, at most
-//! 2^[`WINDOW_LOG_MAX`] bytes.
+//! 64 MiB.
 
 use std::io::{self, BufReader, Read};
 

@@ -41,7 +41,7 @@ const KEPT: usize = 2;
 
 /// Fills `folder` by `make` unless it exists. `make` works on another folder, which becomes it
 /// by being renamed; what an earlier call left half-made is thrown away. Of the folders beside it
-/// only the newest stay, [`KEPT`] together with it.
+/// only the newest stay, `KEPT` together with it.
 pub fn cached(cache: &Path, folder: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     if folder.exists() {
         return Ok(());
