@@ -69,7 +69,16 @@ pub(crate) fn docker_config(data: &[u8]) {
     }
 }
 
-/// Texts in places of secrets, long enough that they stand nowhere by chance; and all keys.
+/// Whether a text stands in a message only if it was put there: the search learns the messages' own
+/// words and puts them into documents.
+fn is_telling(text: &str) -> bool {
+    text.len() >= 12
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        && text.contains(|c: char| c.is_ascii_digit())
+        && text.contains(|c: char| c.is_ascii_alphabetic())
+}
+
+/// Texts in places of secrets, as far as they tell anything; and all keys.
 fn collect<'v>(
     value: &'v Value,
     is_secret: bool,
@@ -77,7 +86,7 @@ fn collect<'v>(
     names: &mut String,
 ) {
     match value {
-        Value::String(text) if is_secret && text.len() >= 12 => {
+        Value::String(text) if is_secret && is_telling(text) => {
             secrets.insert(text);
         }
         Value::Array(list) => {
