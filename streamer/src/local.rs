@@ -124,7 +124,7 @@ async fn push(arguments: PushArguments, stop: &Stop) -> Result<()> {
         image: &source.image,
         closure: source.closure,
         store: source.store,
-        compression: image.compression.into(),
+        compression: source.compression,
         previous: &previous,
         base: None,
         watch: Arc::clone(&watch) as _,

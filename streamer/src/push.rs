@@ -216,7 +216,8 @@ fn previous(build: &Build, target: &Target) -> Result<Vec<Previous>> {
     Ok(found)
 }
 
-fn encoder(wanted: Wanted) -> Compression {
+/// The compressor for what was asked for, at its usual level.
+pub(crate) fn encoder(wanted: Wanted) -> Compression {
     match wanted {
         Wanted::Zstd => Compression::ZSTD,
         Wanted::Gzip => Compression::GZIP,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use firn_oci::Compression;
+use firn_crd::run::Compression;
 
 use firn_crd::run::Strategy;
 
@@ -39,7 +39,7 @@ pub struct ImageArguments {
     /// How store paths are split into layers.
     #[arg(long, value_enum, default_value = "stable")]
     pub strategy: StrategyName,
-    /// How layers are compressed.
+    /// How layers are compressed, unless an image description says it.
     #[arg(long, value_enum, default_value = "zstd")]
     pub compression: CompressionName,
     /// A label of the image's config; may be given again.
@@ -209,9 +209,9 @@ pub enum CompressionName {
 impl From<CompressionName> for Compression {
     fn from(name: CompressionName) -> Self {
         match name {
-            CompressionName::Zstd => Self::ZSTD,
-            CompressionName::Gzip => Self::GZIP,
-            CompressionName::None => Self::NONE,
+            CompressionName::Zstd => Self::Zstd,
+            CompressionName::Gzip => Self::Gzip,
+            CompressionName::None => Self::None,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use firn_oci::registry::ManifestName;
-use firn_oci::{Compression, ImageConfig, Manifest, Reference};
+use firn_oci::{ImageConfig, Manifest, Reference};
 use serde::Serialize;
 
 use super::arguments::PlanArguments;
@@ -79,11 +79,7 @@ pub(super) async fn plan(arguments: PlanArguments) -> Result<()> {
         Some(text) => Some(previous(text, &arguments).await?),
         None => None,
     };
-    let plan = explain(
-        &source,
-        arguments.image.compression.into(),
-        previous.as_ref(),
-    );
+    let plan = explain(&source, previous.as_ref());
     tell(arguments.json, &plan, |out, plan| {
         for (number, layer) in plan.layers.iter().enumerate() {
             writeln!(out, "{}", line(number + 1, layer))?;
@@ -137,14 +133,14 @@ async fn previous(text: &str, arguments: &PlanArguments) -> Result<Previous> {
 }
 
 /// Pure.
-fn explain(source: &Source, compression: Compression, previous: Option<&Previous>) -> Plan {
+fn explain(source: &Source, previous: Option<&Previous>) -> Plan {
     let layers: Vec<PlannedLayer> = source
         .image
         .layers
         .iter()
         .map(|layer| {
             let contents = layer.contents.names();
-            let key = Key::of(&layer.contents, &source.closure, compression);
+            let key = Key::of(&layer.contents, &source.closure, source.compression);
             PlannedLayer {
                 size_bytes: layer.contents.size(&source.closure),
                 why: layer.why.clone(),

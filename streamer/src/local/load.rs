@@ -32,7 +32,6 @@ pub(super) async fn load(arguments: LoadArguments) -> Result<()> {
     let making = Making {
         source,
         name: arguments.name.clone(),
-        compression: arguments.image.compression.into(),
         pool: Compressors::on_all_cores().map_err(|error| Failure::internal(&error))?,
         watch: Arc::clone(&bars) as _,
     };
@@ -66,7 +65,6 @@ struct Loaded {
 struct Making {
     source: Source,
     name: String,
-    compression: Compression,
     pool: Compressors,
     watch: Arc<dyn Watch>,
 }
@@ -112,7 +110,7 @@ impl Making {
         let mut layers = Vec::new();
         for index in 0..self.source.image.layers.len() {
             let blob = layout.begin_blob().map_err(failed)?;
-            let (layer, blob) = self.make(index, self.compression, blob)?;
+            let (layer, blob) = self.make(index, self.source.compression, blob)?;
             layout
                 .commit(blob, &layer.descriptor.digest)
                 .map_err(failed)?;

@@ -9,14 +9,14 @@ use std::sync::Arc;
 
 use firn_crd::exit::Reason;
 use firn_crd::run::ImageSpec;
-use firn_oci::Platform;
+use firn_oci::{Compression, Platform};
 use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::arguments::{ImageArguments, InputArguments};
 use super::{Result, unusable, usage};
 use crate::closure::Closure;
-use crate::describe::{self, Output};
+use crate::describe::{self, Described, Output};
 use crate::entry_point::{self, EntryPoint};
 use crate::failure::{Failure, chain};
 use crate::input::Image;
@@ -24,6 +24,7 @@ use crate::input::detect;
 use crate::input::foreign::Wanted;
 use crate::layer::Streams;
 use crate::nix::path_info;
+use crate::push::encoder;
 use crate::store_path::{STORE, StorePath};
 
 /// Largest description of a closure that is read: 100,000 paths are about 100 MB.
@@ -36,6 +37,8 @@ pub(super) struct Source {
     pub(super) closure: Arc<Closure>,
     pub(super) store: std::path::PathBuf,
     pub(super) streams: Streams,
+    /// What a description says, or else the command line.
+    pub(super) compression: Compression,
 }
 
 impl Source {
@@ -68,12 +71,17 @@ pub(super) async fn read(input: &InputArguments, wanted: &ImageArguments) -> Res
     if !closure.contains(&out_path) {
         return Err(usage(format!("{out_path} is not in its closure")));
     }
-    let image = match foreign(&out_path, &closure, &input.store, wanted)? {
-        Some(image) => image,
+    let Described { image, compression } = match foreign(&out_path, &closure, &input.store, wanted)?
+    {
+        Some(image) => Described {
+            image,
+            compression: wanted.compression.into(),
+        },
         None => package(&out_path, &closure, &input.store, wanted)?,
     };
     Ok(Source {
         image,
+        compression: encoder(compression),
         closure: Arc::new(closure),
         store: input.store.clone(),
         streams: Streams::default(),
@@ -113,7 +121,7 @@ fn package(
     closure: &Closure,
     store: &Path,
     wanted: &ImageArguments,
-) -> Result<Image> {
+) -> Result<Described> {
     let entry_point = entry_point(out_path, store, wanted)?;
     if let Some(note) = &entry_point.note {
         tracing::warn!("{note}");
@@ -133,7 +141,7 @@ fn package(
             base: None,
         },
     )?;
-    Ok(described.image)
+    Ok(described)
 }
 
 /// What the command line asks for, in the words of a NixImage.
@@ -143,6 +151,7 @@ fn asked(wanted: &ImageArguments) -> ImageSpec {
         annotations: wanted.annotations.iter().cloned().collect(),
         max_layers: wanted.max_layers,
         strategy: wanted.strategy.into(),
+        compression: wanted.compression.into(),
         ..ImageSpec::default()
     }
 }

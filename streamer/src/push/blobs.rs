@@ -38,6 +38,16 @@ pub enum Placement {
     Sent,
 }
 
+impl From<Copied> for Placement {
+    fn from(copied: Copied) -> Self {
+        match copied {
+            Copied::Present => Self::Reused,
+            Copied::Mounted => Self::Mounted,
+            Copied::Sent => Self::Sent,
+        }
+    }
+}
+
 /// A layer that is in the registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placed {
@@ -152,9 +162,7 @@ impl Blobs<'_> {
             ..
         } = self.target;
         match registry.copy_blob(repository, registry, from, blob).await {
-            Ok(Copied::Present) => Ok(Some(Placement::Reused)),
-            Ok(Copied::Mounted) => Ok(Some(Placement::Mounted)),
-            Ok(Copied::Sent) => Ok(Some(Placement::Sent)),
+            Ok(copied) => Ok(Some(copied.into())),
             Err(error) if error.is_not_found() || error.is_auth() => Ok(None),
             Err(error) => Err(failure(&error)),
         }
@@ -177,11 +185,7 @@ impl Blobs<'_> {
                 uncompressed_size: 0,
                 descriptor: remote.descriptor.clone(),
             },
-            placement: match copied.map_err(|error| failure(&error))? {
-                Copied::Present => Placement::Reused,
-                Copied::Mounted => Placement::Mounted,
-                Copied::Sent => Placement::Sent,
-            },
+            placement: copied.map_err(|error| failure(&error))?.into(),
         })
     }
 
@@ -236,20 +240,11 @@ impl Blobs<'_> {
 
     /// Places a config: mounted if a previous image in another repository has the same.
     pub(super) async fn config(&self, document: &Document) -> Result<Placement> {
-        let target = self.target;
         let there = self.known.config(&document.descriptor.digest);
-        if let Some(from) = there.filter(|from| **from != target.repository) {
-            let registry = &target.registry;
-            let config = &document.descriptor;
-            let copied = registry.copy_blob(&target.repository, registry, from, config);
-            match copied.await {
-                Ok(Copied::Present) => return Ok(Placement::Reused),
-                Ok(Copied::Mounted) => return Ok(Placement::Mounted),
-                Ok(Copied::Sent) => return Ok(Placement::Sent),
-                // Gone, or not for us to read: it is in memory.
-                Err(error) if error.is_not_found() || error.is_auth() => {}
-                Err(error) => return Err(failure(&error)),
-            }
+        if let Some(from) = there.filter(|from| **from != self.target.repository)
+            && let Some(placement) = self.copy(&document.descriptor, from).await?
+        {
+            return Ok(placement);
         }
         self.document(document).await
     }

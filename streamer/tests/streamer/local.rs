@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::process::{Command, Output};
 
-use firn_oci::Digest;
 use firn_oci::testing::FakeRegistry;
+use firn_oci::{Digest, media_type};
+use firn_streamer::nar::NarHasher;
+use firn_streamer::store_path::StorePath;
 use serde_json::{Value, json};
 
 use crate::made::{Package, noise, store_path};
@@ -68,6 +70,12 @@ impl Laptop {
 
     /// Runs the program; the input's options are added where a command takes them.
     async fn run(&self, command: &str, rest: &[&str]) -> Output {
+        let out_path = &self.packages.last().unwrap().path;
+        self.run_on(out_path, command, rest).await
+    }
+
+    /// The same for another store path.
+    async fn run_on(&self, out_path: &StorePath, command: &str, rest: &[&str]) -> Output {
         let mut program = Command::new(env!("CARGO_BIN_EXE_firn-streamer"));
         program
             .arg(command)
@@ -75,9 +83,8 @@ impl Laptop {
             .env_clear()
             .current_dir(&self.dir);
         if command != "inspect" {
-            let out_path = self.packages.last().unwrap().path.to_string();
             program
-                .arg(out_path)
+                .arg(out_path.to_string())
                 .args(["--store", "store", "--closure", "closure.json"])
                 .args(["--platform", "linux/amd64", "--max-layers", "10"]);
         }
@@ -231,6 +238,37 @@ async fn a_layout_holds_the_image_that_a_push_would_make() {
     assert_eq!(digests(&here), digests(&there));
     assert_eq!(here.config.digest, there.config.digest);
     assert_eq!(json!(here.layers.len()), pushed["layersTotal"]);
+}
+
+#[tokio::test]
+async fn a_description_says_how_its_layers_are_compressed() {
+    let laptop = Laptop::new().await;
+    let app = laptop.packages.last().unwrap().path.clone();
+    let document = json!({ "firnImage": 1, "contents": [app], "compression": "Gzip" }).to_string();
+    let described = StorePath::of_base_name(&format!("{}-image.json", "0".repeat(32))).unwrap();
+    let store = laptop.dir.path().join("store");
+    fs::write(store.join(described.base_name()), &document).unwrap();
+    let mut nar = NarHasher::new();
+    nar.begin_file(None, false, document.len() as u64);
+    nar.write_all(document.as_bytes()).unwrap();
+    nar.end_file(document.len() as u64);
+    let (hash, size) = nar.finish();
+    let file = laptop.dir.path().join("closure.json");
+    let mut closure: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    closure[described.to_string()] =
+        json!({ "narHash": hash.to_string(), "narSize": size, "references": [app] });
+    fs::write(&file, closure.to_string()).unwrap();
+
+    let to = laptop.repository("team/app:v1");
+    let output = laptop
+        .run_on(&described, "push", &["--to", &to, "--json"])
+        .await;
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{words}");
+    let inspected = laptop.json("inspect", &[&to]).await;
+    for layer in inspected["images"][0]["layers"].as_array().unwrap() {
+        assert_eq!(layer["mediaType"], media_type::LAYER_GZIP, "{layer:#}");
+    }
 }
 
 #[tokio::test]
