@@ -14,6 +14,7 @@
 mod blob;
 mod files;
 mod merged;
+mod name;
 mod tree;
 mod walk;
 

@@ -10,15 +10,15 @@
 
 mod survey;
 
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Arc;
 
-use firn_oci::tar::{compare_names, opaque_name, whiteout_name};
+use firn_oci::tar::{opaque_name, whiteout_name};
 use firn_oci::{Metadata, TarWriter, Xattr};
 
 use super::LayerError;
+use super::name::Name;
 use crate::closure::Closure;
 use crate::input::tree::{
     Attributes, Copied, Entry, How, Node, Parents, Removal, RootPath, Rule, Strength, Tree,
@@ -31,22 +31,6 @@ use survey::{Kind, Seen};
 const ENTRIES_MAX: usize = 500_000;
 /// Longest chain of links that is followed from a file that gets another mode.
 const LINKS_MAX: usize = 16;
-
-/// A name in the archive, in the archive's order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Name(Vec<u8>);
-
-impl Ord for Name {
-    fn cmp(&self, other: &Self) -> Ordering {
-        compare_names(&self.0, &other.0)
-    }
-}
-
-impl PartialOrd for Name {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
 
 /// A file to be written.
 #[derive(Debug, Clone)]

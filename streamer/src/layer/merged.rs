@@ -4,7 +4,6 @@
 //! Only paths with such options are collected, and those that meet them; the rest streams. NAR
 //! hashes of collected paths are compared while they are collected: contents are read twice.
 
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Slot;
 use std::ffi::OsStr;
@@ -12,10 +11,11 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt as _;
 
-use firn_oci::tar::{Format, compare_names};
+use firn_oci::tar::Format;
 use firn_oci::{Metadata, TarWriter};
 use rustix::fs::{Mode, OFlags};
 
+use super::name::Name;
 use super::tree::{Style, Tree};
 use super::walk::{self, Entry, Visit, printable};
 use super::{LayerError, compare};
@@ -66,22 +66,6 @@ pub(super) fn write<W: Write>(
         node.write(store, closure, &all.options, &name.0, tar)?;
     }
     Ok(())
-}
-
-/// A name in the archive, in the archive's order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Name(Vec<u8>);
-
-impl Ord for Name {
-    fn cmp(&self, other: &Self) -> Ordering {
-        compare_names(&self.0, &other.0)
-    }
-}
-
-impl PartialOrd for Name {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
 }
 
 fn is_within(name: &[u8], directory: &[u8]) -> bool {
