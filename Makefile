@@ -1,7 +1,7 @@
 # The commands people type. No logic here: it is in e2e/.
 SHELL := bash
 export CARGO_TARGET_DIR := $(shell e2e/cargo-target)
-firn = cargo build --package firn-e2e --bins && $(CARGO_TARGET_DIR)/debug
+firn = e2e/compiler && cargo build --package firn-e2e --bins && $(CARGO_TARGET_DIR)/debug
 # What Firn is compared with must not be slow for want of an optimiser.
 optimised = --config profile.dev.package.firn-e2e.opt-level=3 --config profile.dev.package.firn-oci.opt-level=3
 
@@ -11,10 +11,10 @@ demo: ## the main job, on a real cluster of its own
 	@$(firn)/firn-demo
 
 test: ## everything that CI runs
-	@cargo test --workspace --no-run && $(CARGO_TARGET_DIR)/debug/firn-test
+	@e2e/compiler && cargo test --workspace --no-run && $(CARGO_TARGET_DIR)/debug/firn-test
 
 bench: ## what pushing takes, beside what others take; writes docs/benchmarks.md (BENCH: more arguments)
-	@cargo build --package firn-e2e --bin firn-bench $(optimised) && $(CARGO_TARGET_DIR)/debug/firn-bench run $(BENCH)
+	@e2e/compiler && cargo build --package firn-e2e --bin firn-bench $(optimised) && $(CARGO_TARGET_DIR)/debug/firn-bench run $(BENCH)
 
 images: ## Firn's own images as OCI layouts, pushed into the embedded cluster's registry
 	@$(firn)/firn-cluster up && $(CARGO_TARGET_DIR)/debug/firn-install --images-only
