@@ -31,7 +31,7 @@ fn documents(path: &Path) -> Vec<Value> {
 
 /// The folders of all versions.
 fn versions() -> Vec<PathBuf> {
-    let stored = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stored");
+    let stored = Path::new("tests/stored");
     let entries = fs::read_dir(stored).unwrap();
     let folders: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     assert!(!folders.is_empty());
@@ -134,7 +134,7 @@ fn the_crds_of_this_version_are_kept() {
         env!("CARGO_PKG_VERSION_MINOR")
     );
     assert_eq!(version, CURRENT, "a new version needs a set of its own");
-    let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/crd");
+    let manifests = Path::new("../manifests/crd");
     let files = ["firn.dev_niximages.yaml", "firn.dev_niximagebuilds.yaml"];
     let texts = files.map(|file| fs::read_to_string(manifests.join(file)).unwrap());
     expect_file!["stored/v0.1/crds.yaml"].assert_eq(&texts.join("---\n"));
@@ -142,7 +142,7 @@ fn the_crds_of_this_version_are_kept() {
 
 #[test]
 fn the_examples_of_the_documentation_are_accepted() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples");
+    let folder = Path::new("../docs/examples");
     let schemas = Schemas::lock();
     let mut count = 0;
     for entry in fs::read_dir(folder).unwrap() {

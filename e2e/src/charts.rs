@@ -2,11 +2,12 @@
 //! What is inside the charts is not known here.
 
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
+use crate::clone::repository;
 use crate::cluster::Layout;
 use crate::cluster::build::programs;
 
@@ -19,11 +20,6 @@ pub const INSTALL_VALUES: &[&str] = &[
     "image.repository=registry.example.com/firn/operator",
     "builder.image.repository=registry.example.com/firn/builder",
 ];
-
-/// The repository's root.
-pub fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
 
 /// The Helm program.
 #[derive(Debug, Clone)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::charts::repository;
+use crate::clone::repository;
 
 mod outcome;
 

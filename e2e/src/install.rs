@@ -10,7 +10,8 @@ use firn_oci::Digest;
 use firn_oci::registry::{Registry, RegistrySettings};
 use serde_json::json;
 
-use crate::charts::{NAMESPACE, RELEASE, repository};
+use crate::charts::{NAMESPACE, RELEASE};
+use crate::clone::repository;
 use crate::cluster::Cluster;
 use crate::cluster::progress::{say, step};
 use crate::debian;

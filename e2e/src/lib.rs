@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod charts;
+pub mod clone;
 pub mod cluster;
 pub mod debian;
 pub mod demo;

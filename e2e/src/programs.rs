@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use firn_oci::Digest;
 
-use crate::charts::repository;
+use crate::clone::repository;
 use crate::cluster::build::cached;
 use crate::cluster::pins;
 use crate::cluster::progress::step;

@@ -18,7 +18,7 @@ use super::sizes::{sizes, sum};
 use super::store::{Store, store};
 use super::verdict::{self, Verdict};
 use super::{cores, synthetic};
-use crate::charts::repository;
+use crate::clone::repository;
 use crate::cluster::Layout;
 use crate::cluster::build::programs as cluster_programs;
 use crate::cluster::progress::{say, step};

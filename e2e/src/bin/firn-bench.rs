@@ -112,7 +112,7 @@ async fn floor(layers: &Layers, repository: &str) -> Result<()> {
 }
 
 fn lock(cache: &Path) -> Result<()> {
-    let folder = firn_e2e::charts::repository().join("e2e/debian");
+    let folder = firn_e2e::clone::repository().join("e2e/debian");
     for (file, suite, roots, what) in [
         (
             "closure-trixie-amd64.lock",

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
+use firn_e2e::clone::repository;
 use firn_e2e::debian;
 use firn_e2e::image::{self, Contents, Declaration, Parts, Pushed};
 use firn_oci::registry::{Credentials, Registry, RegistrySettings};
@@ -186,21 +187,14 @@ fn parts(
             .target_dir
             .clone()
             .unwrap_or_else(|| cache.join("target"));
-        image::binaries::build(&declaration.packages(), workspace()?, &target)?
+        image::binaries::build(&declaration.packages(), &repository(), &target)?
     };
     Ok((debian, programs))
 }
 
 fn lock(cache: &Path) -> anyhow::Result<()> {
-    let path = workspace()?.join("e2e/debian/forky-amd64.lock");
+    let path = repository().join("e2e/debian/forky-amd64.lock");
     let lock = debian::resolve("forky", "amd64", &debian::ROOTS, cache)?;
     std::fs::write(&path, lock.to_string())
         .with_context(|| format!("failed to write {}", path.display()))
-}
-
-/// The clone this program was built from.
-fn workspace() -> anyhow::Result<&'static Path> {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .context("the package is in no workspace")
 }

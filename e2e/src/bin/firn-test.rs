@@ -3,14 +3,14 @@
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use clap::Parser;
-use firn_e2e::charts::repository;
+use firn_e2e::clone::repository;
 use firn_e2e::cluster::is_foreign;
 use firn_e2e::suite::{self, Count, Expected, Kind, Step, Summary, TestProgram, Tier, run_step};
 
@@ -106,6 +106,7 @@ fn main() -> Result<ExitCode> {
         let down = Step::check("cluster down", plan.tool("firn-cluster", &["down"]));
         run_step(&down, &|line| show("", line))?;
     }
+    seal_sources()?;
     say(&format!("\n{summary}"));
     say(&format!("{} seconds in all", start.elapsed().as_secs()));
     let complete = summary.nothing_left_out() || !in_ci();
@@ -114,6 +115,15 @@ fn main() -> Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// The next clone need not compile what is the same there (`e2e/cargo-target`).
+fn seal_sources() -> Result<()> {
+    let script = repository().join("e2e/cargo-target");
+    let sealed = Command::new(&script).arg("--seal").status();
+    let sealed = sealed.with_context(|| format!("failed to start {}", script.display()))?;
+    ensure!(sealed.success(), "{} --seal: {sealed}", script.display());
+    Ok(())
 }
 
 /// Runs one tier, or leaves it out.

@@ -331,7 +331,7 @@ async fn registries(own: &Own, services: &Services, ca: &Path, files: &Path) {
 async fn the_git_servers_own_tests_hold() {
     let mut go = Command::new("go");
     go.args(["test", "-trimpath", "-tags", "netgo,osusergo", "./cmd/gitd"])
-        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/cluster"))
+        .current_dir("cluster")
         .env(
             "GOCACHE",
             Layout::from_env().unwrap().cache.join("go-build"),

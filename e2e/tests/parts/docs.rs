@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use firn_crd::exit::Reason;
 use firn_crd::image::NixImage;
-use firn_e2e::charts::repository;
+use firn_e2e::clone::repository;
 use firn_operator::image::retry::{Rule, rule};
 use firn_operator::image::support::NOT_YET;
 use serde_json::{Value, json};

@@ -15,7 +15,7 @@ use firn_e2e::debian;
 use firn_e2e::image::{self, Contents, Declaration, Image, Node, Parts};
 use serde_json::Value;
 
-const WORKSPACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+const WORKSPACE: &str = "..";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 fn cache() -> PathBuf {

@@ -24,7 +24,6 @@ fn packages_use_each_other_only_as_the_architecture_says() {
             "--format-version",
             "1",
         ])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .unwrap();
     let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -74,7 +73,6 @@ fn packages_stay_away_from_what_they_must_not_know() {
                 "--package",
                 package,
             ])
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
             .output()
             .unwrap();
         let tree = String::from_utf8(output.stdout).unwrap();
@@ -110,10 +108,8 @@ fn locked(text: &str) -> BTreeSet<(String, String, String)> {
 #[test]
 fn what_is_fuzzed_is_made_of_what_ships() {
     const ONLY_FOR_FUZZING: [&str; 3] = ["arbitrary", "firn-fuzz-targets", "libfuzzer-sys"];
-    let [ships, fuzzed] = ["Cargo.lock", "fuzz/Cargo.lock"].map(|file| {
-        let path = format!("{}/../{file}", env!("CARGO_MANIFEST_DIR"));
-        locked(&std::fs::read_to_string(path).unwrap())
-    });
+    let [ships, fuzzed] = ["Cargo.lock", "fuzz/Cargo.lock"]
+        .map(|file| locked(&std::fs::read_to_string(format!("../{file}")).unwrap()));
     let other: Vec<_> = fuzzed
         .difference(&ships)
         .filter(|(name, ..)| !ONLY_FOR_FUZZING.contains(&name.as_str()))

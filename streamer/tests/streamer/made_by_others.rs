@@ -59,7 +59,7 @@ struct FromDockerTools {
 }
 
 fn golden<T: serde::de::DeserializeOwned>(name: &str) -> T {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign");
+    let folder = Path::new("tests/foreign");
     serde_json::from_slice(&fs::read(folder.join(name)).unwrap()).unwrap()
 }
 
@@ -267,7 +267,7 @@ fn images_of_docker_tools_have_the_digests_that_its_script_makes() {
 
 /// The description in the order of its keys, which [`Value`] does not keep.
 fn docker_tools_conf(name: &str, conf: &Value) -> String {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign");
+    let folder = Path::new("tests/foreign");
     let all = fs::read(folder.join("docker-tools.json")).unwrap();
     let all = firn_streamer::input::json::Json::parse(&all).unwrap();
     let ordered = all.get(name).unwrap().get("conf").unwrap().to_python();

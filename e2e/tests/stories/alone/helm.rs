@@ -4,7 +4,8 @@
 use std::ffi::OsStr;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use firn_e2e::charts::{NAMESPACE, RELEASE, repository};
+use firn_e2e::charts::{NAMESPACE, RELEASE};
+use firn_e2e::clone::repository;
 use firn_e2e::story::{BUILD, SOON, Wanted, World, condition, tell};
 use firn_e2e::wait::{Seen, eventually};
 use k8s_openapi::api::apps::v1::Deployment;
