@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn every_go_file_of_the_folder_is_a_pin() {
         let folder = Path::new("cluster");
-        let mut found = files(&folder, "");
+        let mut found = files(folder, "");
         let endings = [".go", ".mod", ".sum"];
         found.retain(|f| endings.iter().any(|e| f.ends_with(e)) && !f.ends_with("_test.go"));
         found.sort();
