@@ -161,6 +161,7 @@ fn put_output(fields: &mut Fields, output: &Output) {
         head_room,
         strategy,
         compression,
+        level,
         profile,
     } = layers;
     fields.put("output.layers.max", max, &blank.layers.max);
@@ -171,6 +172,7 @@ fn put_output(fields: &mut Fields, output: &Output) {
         compression,
         &blank.layers.compression,
     );
+    fields.put("output.layers.level", level, &blank.layers.level);
     fields.put("output.layers.profile", profile, &blank.layers.profile);
     put_container(fields, config);
     put_files(fields, files);

@@ -206,8 +206,14 @@ pub enum TagPolicy {
 }
 
 /// How the closure becomes layers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.level) || !has(self.compression) || self.compression != 'None'")
+        .message("layers.level goes with layers.compression Zstd or Gzip"),
+    validation = Rule::new("!has(self.level) || !has(self.compression) || self.compression != 'Gzip' || self.level <= 9")
+        .message("layers.level must be between 1 and 9 with layers.compression Gzip")
+)]
 pub struct Layers {
     /// Most layers of the image. Not every container runtime takes more than 127.
     #[serde(default = "max_layers")]
@@ -224,6 +230,11 @@ pub struct Layers {
     /// `Zstd`, `Gzip` for container runtimes of before 2021, or `None`.
     #[serde(default)]
     pub compression: Compression,
+    /// How much time is spent for smaller layers: 1 to 19 with `Zstd`, 1 to 9 with `Gzip`. Another
+    /// level makes every layer anew. Default: 3 with `Zstd`, 4 with `Gzip`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 19))]
+    pub level: Option<i32>,
     /// Whose bytes: `Firn`, or those of `Nix2container` or `DockerTools`, whose digests stay valid.
     #[serde(default)]
     pub profile: LayerProfile,
@@ -236,6 +247,7 @@ impl Default for Layers {
             head_room: 0,
             strategy: Strategy::default(),
             compression: Compression::default(),
+            level: None,
             profile: LayerProfile::default(),
         }
     }

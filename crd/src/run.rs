@@ -2,6 +2,7 @@
 //! [`crate::pod::ENV_RUN`], the same in every container. It names no secret's value.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
@@ -120,6 +121,9 @@ pub struct ImageSpec {
     pub strategy: Strategy,
     /// How layers are compressed.
     pub compression: Compression,
+    /// At which of [`Compression::levels`]. Default: [`Compression`]'s own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<u8>,
     /// How a container is started.
     #[serde(default, skip_serializing_if = "Container::is_empty")]
     pub config: Container,
@@ -163,13 +167,26 @@ pub enum Timestamp {
     Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema,
 )]
 pub enum Compression {
-    /// zstd, level 3.
+    /// zstd, level 3 unless another is asked for.
     #[default]
     Zstd,
-    /// gzip, for clients older than containerd 1.5 or Docker 23.
+    /// gzip, level 4 unless another is asked for. For clients older than containerd 1.5 or Docker
+    /// 23.
     Gzip,
     /// Plain tar.
     None,
+}
+
+impl Compression {
+    /// The levels that may be asked for; `None` where there are none. Those of zstd above 19 need
+    /// more memory than a push may take, those of gzip above 9 are known to one library only.
+    pub const fn levels(self) -> Option<RangeInclusive<u8>> {
+        match self {
+            Self::Zstd => Some(1..=19),
+            Self::Gzip => Some(1..=9),
+            Self::None => None,
+        }
+    }
 }
 
 /// An image that is published already.

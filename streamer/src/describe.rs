@@ -4,11 +4,12 @@
 use std::path::Path;
 
 use firn_crd::exit::Reason;
-use firn_crd::run::{Compression, ImageSpec};
-use firn_oci::Platform;
+use firn_crd::run::ImageSpec;
+use firn_oci::{Compression, Platform};
 use jiff::Timestamp;
 
 use crate::closure::Closure;
+use crate::compression::{self, InvalidLevel};
 use crate::failure::{Failure, Result, chain};
 use crate::input::Image;
 use crate::input::description::{
@@ -84,10 +85,21 @@ pub fn image(store: &Path, output: &Output<'_>) -> Result<Described> {
             });
             Ok(Described {
                 image: image.map_err(invalid)?,
-                compression: output.asked.compression,
+                compression: asked_compression(output.asked)?,
             })
         }
     }
+}
+
+/// How layers are compressed where no description says it.
+pub fn asked_compression(asked: &ImageSpec) -> Result<Compression> {
+    let found = compression::encoder(asked.compression, asked.level);
+    found.map_err(|error: InvalidLevel| {
+        Failure::new(
+            Reason::ImageInvalid,
+            format!("`output.layers.level`: {error}"),
+        )
+    })
 }
 
 /// The image in a registry that the output's description is based upon. It must be found before
@@ -123,6 +135,11 @@ fn described(
     let asked = output.asked;
     let own = Description::parse(document)?;
     let mentioned = description::mentions(document, output.closure)?;
+    let (compression, level) = compression::laid_over(
+        (own.compression, own.level),
+        (asked.compression, asked.level),
+    );
+    let compression = compression::encoder(compression, level).map_err(DescriptionError::Level)?;
     let description = own.with(asked);
     let parts = Parts {
         platform: output.platform.clone(),
@@ -134,7 +151,7 @@ fn described(
     };
     Ok(Described {
         image: description::image(&description, &mentioned, &parts)?,
-        compression: description.compression.unwrap_or(asked.compression),
+        compression,
     })
 }
 
@@ -198,17 +215,35 @@ mod tests {
     #[test]
     fn an_output_that_is_a_description_is_not_in_its_image() {
         let app = path("app");
-        let json = format!(r#"{{"firnImage":1,"contents":["{app}"],"compression":"Gzip"}}"#);
+        let json =
+            format!(r#"{{"firnImage":1,"contents":["{app}"],"compression":"Gzip","level":9}}"#);
         let described = made(&json, &asked()).unwrap();
         assert_eq!(paths(&described.image), ["app"]);
-        assert_eq!(described.compression, Compression::Gzip);
+        assert_eq!(Some(described.compression), Compression::gzip(9));
     }
 
     #[test]
     fn an_output_that_is_any_other_file_is_a_package() {
         let package = made(r#"{"some":"json"}"#, &asked()).unwrap();
         assert_eq!(paths(&package.image).len(), 2);
-        assert_eq!(package.compression, Compression::Zstd);
+        assert_eq!(package.compression, Compression::ZSTD);
+    }
+
+    #[test]
+    fn a_level_that_there_is_not_is_the_user_s_to_correct() {
+        let failure = made(r#"{"firnImage":1,"level":20}"#, &asked()).unwrap_err();
+        assert_eq!(failure.reason(), Reason::ImageInvalid);
+        assert_eq!(
+            failure.0.message,
+            "`level`: 20 is no level of Zstd: wanted 1 to 19"
+        );
+        let wrong = ImageSpec {
+            level: Some(0),
+            ..asked()
+        };
+        let failure = made("text", &wrong).unwrap_err();
+        let message = &failure.0.message;
+        assert!(message.starts_with("`output.layers.level`"), "{message}");
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod build;
 pub mod ca;
 pub mod check;
 pub mod closure;
+pub mod compression;
 pub mod confine;
 pub mod describe;
 pub mod entry_point;

@@ -24,8 +24,8 @@ use std::sync::Arc;
 
 use firn_crd::exit::Reason;
 use firn_crd::report::{Outcome, Pushed, StageName};
-use firn_crd::run::{Build, Compression as Wanted, Timestamp as Created};
-use firn_oci::{Compression, Platform, Reference};
+use firn_crd::run::{Build, Timestamp as Created};
+use firn_oci::{Platform, Reference};
 use jiff::Timestamp;
 
 use crate::closure::Closure;
@@ -100,7 +100,7 @@ async fn push_image(
     let Described { image, compression } = match foreign {
         Some(image) => Described {
             image,
-            compression: build.image.compression,
+            compression: describe::asked_compression(&build.image)?,
         },
         None => describe::image(&store, &output)?,
     };
@@ -111,7 +111,7 @@ async fn push_image(
         image: &image,
         closure: Arc::clone(&closure),
         store,
-        compression: encoder(compression),
+        compression,
         previous: &previous,
         base: base.as_ref().map(|base| base.registry.clone()),
         watch: Arc::new(Unwatched),
@@ -214,15 +214,6 @@ fn previous(build: &Build, target: &Target) -> Result<Vec<Previous>> {
         });
     }
     Ok(found)
-}
-
-/// The compressor for what was asked for, at its usual level.
-pub(crate) fn encoder(wanted: Wanted) -> Compression {
-    match wanted {
-        Wanted::Zstd => Compression::ZSTD,
-        Wanted::Gzip => Compression::GZIP,
-        Wanted::None => Compression::NONE,
-    }
 }
 
 fn report(build: &Build, left: &Image, done: &Transferred) -> Pushed {

@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn a_zstd_compressor_holds_no_more_than_is_said() {
         let input = noise(CHUNK);
-        for level in [1, 4, 8, 9, 13, 16, 19] {
+        for level in Compression::ZSTD_LEVELS {
             let compression = Compression::zstd(level).unwrap();
             let mut codec = Codec::default();
             let mut output = Vec::new();
@@ -135,6 +135,26 @@ mod tests {
             };
             let held = compressor.context_mut().sizeof();
             assert!(held <= memory(compression), "{level}: {held}");
+            // With its three buffers: what a push promises for each worker.
+            let worker = held + 3 * OUTPUT_MAX;
+            assert!(worker <= 16 << 20, "{level}: {worker}");
+        }
+    }
+
+    /// Whatever the level, a reader needs no more than a frame's contents.
+    #[test]
+    fn no_level_asks_more_memory_of_readers() {
+        let input = noise(CHUNK);
+        for level in [1, 3, 9, 19] {
+            let compression = Compression::zstd(level).unwrap();
+            let mut output = Vec::new();
+            let mut codec = Codec::default();
+            codec.compress(compression, &input, &mut output).unwrap();
+            let mut reader = zstd::Decoder::new(output.as_slice()).unwrap();
+            reader.window_log_max(CHUNK.ilog2()).unwrap();
+            let mut read = Vec::new();
+            io::Read::read_to_end(&mut reader, &mut read).unwrap();
+            assert!(read == input, "{level}");
         }
     }
 

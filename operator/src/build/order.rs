@@ -187,6 +187,10 @@ fn work(build: &NixImageBuild, image: Option<&NixImage>) -> Result<run::Build, F
             head_room: u32::try_from(output.layers.head_room).unwrap_or_default(),
             strategy: output.layers.strategy,
             compression: output.layers.compression,
+            level: output
+                .layers
+                .level
+                .and_then(|level| u8::try_from(level).ok()),
             config: output.config.clone(),
             files: output.files.clone(),
         },

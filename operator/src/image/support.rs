@@ -392,6 +392,7 @@ pub const HONOURED: &[Honoured] = &[
     honoured("output.timestamp", "build::order"),
     honoured("output.layers.max", "build::order"),
     honoured("output.layers.compression", "build::order"),
+    honoured("output.layers.level", "build::order"),
     honoured("output.layers.headRoom", "build::order"),
     honoured("output.layers.strategy", "build::order"),
     honoured("output.config.entrypoint", "build::order"),

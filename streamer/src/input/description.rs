@@ -31,6 +31,7 @@ use super::root::RootError;
 use super::tree::{InvalidPattern, InvalidRootPath, Tree};
 use super::{Config, Contents, Image, Layer};
 use crate::closure::{Closure, InvalidClosure};
+use crate::compression::InvalidLevel;
 use crate::layering::{self, InvalidLayout, Layout, Why};
 use crate::store_path::{InvalidStorePath, STORE, StorePath};
 
@@ -122,6 +123,9 @@ pub enum DescriptionError {
     /// What it mentions is not closed. Nix's own closures are.
     #[error(transparent)]
     Closure(InvalidClosure),
+    /// Not a level of the compression.
+    #[error("`level`")]
+    Level(#[source] InvalidLevel),
     /// Nobody has fetched it.
     #[error("`base` is not supported yet: {0:?}")]
     NoBase(Base),

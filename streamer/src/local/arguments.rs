@@ -42,6 +42,10 @@ pub struct ImageArguments {
     /// How layers are compressed, unless an image description says it.
     #[arg(long, value_enum, default_value = "zstd")]
     pub compression: CompressionName,
+    /// At which level, unless an image description says it: 1 to 19 for zstd, 1 to 9 for gzip.
+    /// Default: 3 for zstd, 4 for gzip.
+    #[arg(long, value_name = "NUMBER")]
+    pub level: Option<u8>,
     /// A label of the image's config; may be given again.
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
     pub labels: Vec<(String, String)>,

@@ -16,6 +16,7 @@ use serde::Deserialize;
 use super::arguments::{ImageArguments, InputArguments};
 use super::{Result, unusable, usage};
 use crate::closure::Closure;
+use crate::compression;
 use crate::describe::{self, Described, Output};
 use crate::entry_point::{self, EntryPoint};
 use crate::failure::{Failure, chain};
@@ -24,7 +25,6 @@ use crate::input::detect;
 use crate::input::foreign::Wanted;
 use crate::layer::Streams;
 use crate::nix::path_info;
-use crate::push::encoder;
 use crate::store_path::{STORE, StorePath};
 
 /// Largest description of a closure that is read: 100,000 paths are about 100 MB.
@@ -53,6 +53,8 @@ impl Source {
 
 /// Reads, and builds before if a flake's attribute was named.
 pub(super) async fn read(input: &InputArguments, wanted: &ImageArguments) -> Result<Source> {
+    let asked_for = compression::encoder(wanted.compression.into(), wanted.level)
+        .map_err(|error| unusable("--level", &error))?;
     let named = input.input.as_deref().ok_or_else(|| {
         usage("say what the image is made of: a store path, or a flake's attribute like .#app")
     })?;
@@ -75,13 +77,13 @@ pub(super) async fn read(input: &InputArguments, wanted: &ImageArguments) -> Res
     {
         Some(image) => Described {
             image,
-            compression: wanted.compression.into(),
+            compression: asked_for,
         },
         None => package(&out_path, &closure, &input.store, wanted)?,
     };
     Ok(Source {
         image,
-        compression: encoder(compression),
+        compression,
         closure: Arc::new(closure),
         store: input.store.clone(),
         streams: Streams::default(),
@@ -152,6 +154,7 @@ fn asked(wanted: &ImageArguments) -> ImageSpec {
         max_layers: wanted.max_layers,
         strategy: wanted.strategy.into(),
         compression: wanted.compression.into(),
+        level: wanted.level,
         ..ImageSpec::default()
     }
 }

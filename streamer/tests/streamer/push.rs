@@ -33,6 +33,7 @@ struct Pod {
     packages: Vec<Package>,
     published: Option<Published>,
     tags: Vec<String>,
+    level: Option<u8>,
 }
 
 impl Pod {
@@ -59,6 +60,7 @@ impl Pod {
                 .collect(),
             published: None,
             tags: vec!["latest".into()],
+            level: None,
         };
         for package in &pod.packages {
             pod.write(package);
@@ -150,6 +152,7 @@ impl Pod {
                 timestamp: Timestamp::Epoch,
                 max_layers: 10,
                 compression: Compression::Zstd,
+                level: self.level,
                 ..ImageSpec::default()
             },
             published: self.published.clone(),
@@ -298,6 +301,22 @@ async fn a_small_change_sends_one_layer() {
     );
     assert!(second.bytes_pushed < first.bytes_pushed / 3);
     assert_eq!(pod.tagged("latest"), Some(second.digest));
+}
+
+#[tokio::test]
+async fn another_level_makes_other_layers_and_the_same_one_is_known() {
+    let mut pod = Pod::new().await;
+    let usual = pod.push().await;
+    pod.publish(&usual);
+    pod.level = Some(3);
+    let same = pod.push().await;
+    assert_eq!((same.digest, same.bytes_pushed), (usual.digest.clone(), 0));
+    pod.level = Some(12);
+    let other = pod.push().await;
+    assert_ne!(other.digest, usual.digest);
+    assert_eq!(other.layers_pushed, other.layers_total);
+    pod.publish(&other);
+    assert_eq!(pod.push().await.bytes_pushed, 0);
 }
 
 #[tokio::test]

@@ -61,6 +61,7 @@ fn a_run_tells_the_pod_what_the_spec_says() {
     spec.output.labels.insert("team".into(), "snow".into());
     spec.output.layers.max = 60;
     spec.output.layers.compression = Compression::Gzip;
+    spec.output.layers.level = Some(9);
     spec.output.layers.head_room = 20;
     spec.output.layers.strategy = Strategy::BySize;
     spec.output.config.user = Some("1000".into());
@@ -79,8 +80,12 @@ fn a_run_tells_the_pod_what_the_spec_says() {
     assert_eq!(work.source.reference.as_deref(), Some("refs/heads/main"));
     assert_eq!(work.image.labels["team"], "snow");
     assert_eq!(
-        (work.image.max_layers, work.image.compression),
-        (60, Compression::Gzip)
+        (
+            work.image.max_layers,
+            work.image.compression,
+            work.image.level
+        ),
+        (60, Compression::Gzip, Some(9))
     );
     assert_eq!(
         (work.image.head_room, work.image.strategy),

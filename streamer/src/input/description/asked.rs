@@ -19,6 +19,7 @@ impl Description {
             timestamp: _,
             max_layers: _,
             compression: _,
+            level: _,
             head_room,
             strategy,
             config,

@@ -39,6 +39,10 @@ pub struct Description {
     pub strategy: Strategy,
     /// How layers are compressed. Default: what the NixImage says.
     pub compression: Option<Compression>,
+    /// At which level: 1 to 19 for zstd, 1 to 9 for gzip. Default: the NixImage's if that compresses
+    /// in the same way, else 3 for zstd and 4 for gzip.
+    #[schemars(range(min = 1, max = 19))]
+    pub level: Option<u8>,
     /// How a container is started.
     pub config: Container,
     /// An image to build upon.
