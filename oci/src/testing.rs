@@ -255,7 +255,8 @@ impl FakeRegistry {
         }
     }
 
-    /// Tags that somebody wanted to point to something that was not all there. It was refused.
+    /// Tags that somebody wanted to point to something that was not all there. It was refused, unless
+    /// the registry does not look.
     pub fn dangling(&self) -> Vec<String> {
         self.lock().dangling.clone()
     }

@@ -132,7 +132,9 @@ async fn push(arguments: PushArguments, stop: &Stop) -> Result<()> {
     let done = transfer.run().await;
     watch.end();
     let done = done?;
-    target.tag(&done.manifest, stop).await?;
+    target
+        .move_tags(&done.stale_tags, &done.manifest, stop)
+        .await?;
     tell(
         output.json,
         &pushed(&reference, &tags, &done),

@@ -16,6 +16,7 @@
 
 mod base;
 mod blobs;
+pub(crate) mod presence;
 mod transfer;
 pub mod verify;
 
@@ -127,7 +128,9 @@ async fn push_image(
     );
 
     let running = Stages::begin(StageName::Tag);
-    let tagged = target.tag(&done.manifest, stop).await;
+    let tagged = target
+        .move_tags(&done.stale_tags, &done.manifest, stop)
+        .await;
     stages.end(&running);
     tagged?;
     Ok(Outcome::Pushed(Box::new(pushed)))

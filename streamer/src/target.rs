@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::ca;
 use crate::failure::{Failure, Result, chain};
+use crate::push::presence;
 use crate::settings::Settings;
 use crate::stop::Stop;
 
@@ -90,16 +91,34 @@ impl Target {
         found.map_err(|error| failure(&error))
     }
 
-    /// Moves the run's tags to `manifest`, which must be there with all it points to. Tags that
-    /// are there already are left alone.
+    /// Moves the run's tags to `manifest`, which is there. That all is there, too, that it leads to
+    /// is looked at before; not where no tag has to move.
     pub async fn tag(&self, manifest: &Document, stop: &Stop) -> Result<()> {
+        let stale = self.stale_tags(manifest).await?;
+        if !stale.is_empty() {
+            presence::check(self, manifest).await?;
+        }
+        self.move_tags(&stale, manifest, stop).await
+    }
+
+    /// The run's tags that do not point to `manifest`.
+    pub async fn stale_tags(&self, manifest: &Document) -> Result<Vec<Tag>> {
+        let mut stale = Vec::new();
         for tag in &self.tags {
             let name = ManifestName::Tag(tag.clone());
             let there = self.registry.head_manifest(&self.repository, &name).await;
             let there = there.map_err(|error| failure(&error))?;
-            if there.is_some_and(|there| there.digest == manifest.descriptor.digest) {
-                continue;
+            if there.is_none_or(|there| there.digest != manifest.descriptor.digest) {
+                stale.push(tag.clone());
             }
+        }
+        Ok(stale)
+    }
+
+    /// Moves tags to `manifest`, which must be there with all it leads to.
+    pub async fn move_tags(&self, tags: &[Tag], manifest: &Document, stop: &Stop) -> Result<()> {
+        for tag in tags {
+            let name = ManifestName::Tag(tag.clone());
             // Last thing before the request: between here and its arrival nobody can hold it.
             stop.check()?;
             self.check_deadline()?;
@@ -110,6 +129,11 @@ impl Target {
             tracing::info!(%tag, digest = %manifest.descriptor.digest, "tag moved");
         }
         Ok(())
+    }
+
+    /// Whether tags are to be moved.
+    pub const fn has_tags(&self) -> bool {
+        !self.tags.is_empty()
     }
 
     fn check_deadline(&self) -> Result<()> {

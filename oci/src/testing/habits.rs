@@ -20,6 +20,8 @@ pub struct Habits {
     pub immutable_tags: bool,
     /// Takes manifests with zstd layers.
     pub zstd: bool,
+    /// Looks whether it has what a manifest names before it takes it.
+    pub checks: bool,
 }
 
 impl Default for Habits {
@@ -31,6 +33,7 @@ impl Default for Habits {
             ranges: true,
             immutable_tags: false,
             zstd: true,
+            checks: true,
         }
     }
 }

@@ -1,14 +1,18 @@
 //! Each blob to its place in the registry, and how it got there.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use firn_crd::exit::Reason;
 use firn_oci::registry::{Copied, PushError, Registry};
-use firn_oci::{Compression, Compressors, Descriptor, Document, Layer, Repository};
+use firn_oci::{Compression, Compressors, Descriptor, Digest, Document, Layer, Repository};
+use futures::future;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
+use super::presence;
 use crate::closure::Closure;
 use crate::failure::{Failure, Result};
 use crate::input::{self, Contents, Remote};
@@ -69,42 +73,134 @@ pub(super) struct Blobs<'a> {
     pub(super) watch: &'a Arc<dyn Watch>,
 }
 
+/// A layer to be placed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    pub(super) layer: &'a input::Layer,
+    pub(super) key: &'a Key,
+    /// Which of the image's layers it is.
+    pub(super) index: usize,
+}
+
+impl Wanted<'_> {
+    /// The layer as a previous image in the repository `here` has it.
+    pub(super) fn taken(&self, known: &Known, here: &Repository) -> Option<Placed> {
+        let KnownLayer { layer, repository } = known.get(self.key)?;
+        let placed = Placed {
+            layer: layer.clone(),
+            placement: Placement::Reused,
+        };
+        (repository == here).then(|| annotated(placed, self))
+    }
+}
+
+/// Whether a layer may be one that a previous image has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Taken,
+    Not,
+}
+
 impl Blobs<'_> {
-    /// Places all layers. Theirs stays the order, but the largest are begun first, lest one of them
-    /// is left alone in the end; and parts of a compressed archive as they follow in it.
+    /// Places all layers. What the published manifest has by its recipe is taken over, and asked
+    /// for while the others are made: what turns out to be gone is made after all.
     pub(super) async fn place_all(
         &self,
         closure: &Arc<Closure>,
-        layers: &[input::Layer],
+        wanted: &[Wanted<'_>],
     ) -> Result<Vec<Placed>> {
-        let mut order: Vec<(usize, &input::Layer)> = layers.iter().enumerate().collect();
-        order.sort_by_key(|(_, layer)| {
-            let contents = &layer.contents;
+        let mut others = Vec::new();
+        // What nobody has looked at yet.
+        let mut claimed = Vec::new();
+        for wanted in wanted {
+            match wanted.taken(self.known, &self.target.repository) {
+                Some(placed) => claimed.push((*wanted, placed)),
+                None => others.push(*wanted),
+            }
+        }
+        let (mut gone, made) = future::try_join(
+            presence::gone(self.target, digests(&claimed)),
+            self.place_each(closure, others, Found::Taken),
+        )
+        .await?;
+        let is_mounted = |(_, placed): &(_, Placed)| placed.placement == Placement::Mounted;
+        let (mounted, mut all): (Vec<_>, Vec<_>) = made.into_iter().partition(is_mounted);
+        gone.extend(presence::gone(self.target, digests(&mounted)).await?);
+        claimed.extend(mounted);
+        let is_gone = |(_, placed): &(_, Placed)| gone.contains(&placed.layer.descriptor.digest);
+        let (lost, proven): (Vec<_>, Vec<_>) = claimed.into_iter().partition(is_gone);
+        for (wanted, placed) in proven {
+            self.watch.placed(wanted.index, &placed);
+            all.push((wanted, placed));
+        }
+        if !lost.is_empty() {
+            tracing::warn!(
+                layers = lost.len(), repository = %self.target.repository,
+                "layers that should be in the registry are gone: they are made again"
+            );
+            let lost = lost.into_iter().map(|(wanted, _)| wanted).collect();
+            let again = self.place_each(closure, lost, Found::Not).await?;
+            let (mounted, made): (Vec<_>, Vec<_>) = again.into_iter().partition(is_mounted);
+            // There is no other way in.
+            if let Some(digest) = presence::gone(self.target, digests(&mounted))
+                .await?
+                .first()
+            {
+                return Err(self.not_mounted(digest));
+            }
+            all.extend(made);
+            all.extend(mounted);
+        }
+        all.sort_by_key(|(wanted, _)| wanted.index);
+        Ok(all.into_iter().map(|(_, placed)| placed).collect())
+    }
+
+    /// The largest are begun first, lest one of them is left alone in the end; and parts of a
+    /// compressed archive as they follow in it.
+    async fn place_each<'w>(
+        &self,
+        closure: &Arc<Closure>,
+        mut wanted: Vec<Wanted<'w>>,
+        found: Found,
+    ) -> Result<Vec<(Wanted<'w>, Placed)>> {
+        wanted.sort_by_key(|wanted| {
+            let contents = &wanted.layer.contents;
             let size = std::cmp::Reverse(contents.size(closure));
             (contents.bytes_passed_over(), size)
         });
-        let mut all: Vec<(usize, Placed)> = stream::iter(order)
-            .map(|(index, layer)| async move {
-                let placed = self.place(closure, index, layer).await?;
-                Ok::<_, Failure>((index, placed))
+        stream::iter(wanted)
+            .map(|wanted| async move {
+                let placed = self.place(closure, wanted, found).await?;
+                Ok::<_, Failure>((wanted, placed))
             })
             // Not `buffered`: a layer that is done must not wait for an earlier one.
             .buffer_unordered(IN_FLIGHT)
             .try_collect()
-            .await?;
-        all.sort_by_key(|(index, _)| *index);
-        Ok(all.into_iter().map(|(_, placed)| placed).collect())
+            .await
+    }
+
+    fn not_mounted(&self, digest: &Digest) -> Failure {
+        Failure::new(
+            Reason::RegistryUnavailable,
+            format!(
+                "the registry says that it has mounted {digest} into {}, and does not have it there",
+                self.target.repository
+            ),
+        )
     }
 
     async fn place(
         &self,
         closure: &Arc<Closure>,
-        index: usize,
-        wanted: &input::Layer,
+        wanted: Wanted<'_>,
+        found: Found,
     ) -> Result<Placed> {
-        let contents = &wanted.contents;
-        let key = Key::of(contents, closure, self.compression);
-        let mut placed = if let Some(placed) = self.find(&key).await? {
+        let contents = &wanted.layer.contents;
+        let known = match found {
+            Found::Taken => self.find(wanted.key).await?,
+            Found::Not => None,
+        };
+        let placed = if let Some(placed) = known {
             placed
         } else if let Contents::Remote(remote) = contents {
             self.copy_base(remote).await?
@@ -116,38 +212,30 @@ impl Blobs<'_> {
                 streams: self.streams.clone(),
                 compression: self.compression,
                 pool: self.pool.clone(),
-                index,
+                index: wanted.index,
                 watch: Arc::clone(self.watch),
             };
             self.make(maker).await?
         };
         tracing::info!(
             digest = %placed.layer.descriptor.digest, size = placed.layer.descriptor.size,
-            placement = ?placed.placement, paths = contents.paths(), why = wanted.why, "layer"
+            placement = ?placed.placement, paths = contents.paths(), why = wanted.layer.why, "layer"
         );
-        let layer = &mut placed.layer;
-        layer.descriptor = recipe::annotate(
-            layer.descriptor.clone(),
-            &key,
-            &layer.diff_id,
-            &wanted.annotations,
-        );
-        self.watch.placed(index, &placed);
+        let placed = annotated(placed, &wanted);
+        // What was mounted is looked at before.
+        if placed.placement != Placement::Mounted {
+            self.watch.placed(wanted.index, &placed);
+        }
         Ok(placed)
     }
 
-    /// The layer by its recipe; from another repository it is mounted, or copied where the registry
+    /// The layer by its recipe, from another repository: mounted, or copied where the registry
     /// mounts nothing. `None`: it must be made.
     async fn find(&self, key: &Key) -> Result<Option<Placed>> {
         let Some(KnownLayer { layer, repository }) = self.known.get(key) else {
             return Ok(None);
         };
-        let target = self.target;
-        let placement = if *repository == target.repository {
-            Some(Placement::Reused)
-        } else {
-            self.copy(&layer.descriptor, repository).await?
-        };
+        let placement = self.copy(&layer.descriptor, repository).await?;
         Ok(placement.map(|placement| Placed {
             layer: layer.clone(),
             placement,
@@ -265,6 +353,25 @@ impl Blobs<'_> {
         sent.map_err(|error| failure(&error))?;
         Ok(Placement::Sent)
     }
+}
+
+/// The layer with its recipe on it.
+fn annotated(mut placed: Placed, wanted: &Wanted<'_>) -> Placed {
+    let layer = &mut placed.layer;
+    layer.descriptor = recipe::annotate(
+        layer.descriptor.clone(),
+        wanted.key,
+        &layer.diff_id,
+        &wanted.layer.annotations,
+    );
+    placed
+}
+
+fn digests(placed: &[(Wanted<'_>, Placed)]) -> BTreeSet<Digest> {
+    let digests = placed
+        .iter()
+        .map(|(_, placed)| placed.layer.descriptor.digest);
+    digests.collect()
 }
 
 /// A blob in memory, of at most [`KEEP_MAX`] bytes.

@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use firn_oci::registry::{ManifestName, Registry};
 use firn_oci::{
-    Compression, Compressors, Digest, Document, Layer, Manifest, Repository, media_type,
+    Compression, Compressors, Digest, Document, Layer, Manifest, Repository, Tag, media_type,
 };
 
-use super::blobs::{Blobs, Placed, Placement};
+use super::blobs::{Blobs, Placed, Placement, Wanted};
 use crate::closure::Closure;
 use crate::failure::{Failure, Result};
 use crate::input::Image;
 use crate::layer::Streams;
-use crate::recipe::Known;
+use crate::recipe::{Key, Known};
 use crate::target::{Target, failure};
 use crate::watch::Watch;
 
@@ -59,6 +59,8 @@ pub struct Transferred {
     pub config_size: u64,
     /// How the config got there.
     pub config: Placement,
+    /// Tags of the target that do not point to it yet.
+    pub stale_tags: Vec<Tag>,
 }
 
 /// A failure, or one that making the layers again may heal.
@@ -75,19 +77,79 @@ impl From<Failure> for Trouble {
 
 impl Transfer<'_> {
     /// Puts the image into its repository.
+    ///
+    /// Before a tag moves, each blob was sent, or asked for by its first byte. Only where the image
+    /// is the published one and all tags are there already, nothing is asked: nothing moves.
     pub async fn run(&self) -> Result<Transferred> {
         let (known, there) = self.known().await?;
-        match self.attempt(&known, &there).await {
-            // What the old manifest kept alive was collected after all: make every layer.
+        let keys = self.image.layers.iter();
+        let keys: Vec<Key> = keys
+            .map(|layer| Key::of(&layer.contents, &self.closure, self.compression))
+            .collect();
+        let wanted = self.image.layers.iter().zip(&keys).enumerate();
+        let wanted: Vec<Wanted<'_>> = wanted
+            .map(|(index, (layer, key))| Wanted { layer, key, index })
+            .collect();
+        if let Some(unchanged) = self.unchanged(&known, &there, &wanted).await? {
+            return Ok(unchanged);
+        }
+        match self.attempt(&known, &wanted).await {
+            // It has them and will not see them: make every layer.
             Err(Trouble::Missing(failure)) if !known.is_empty() => {
                 tracing::warn!("{}: making every layer again", failure.0.message);
-                self.attempt(&Known::default(), &[]).await
+                self.attempt(&Known::default(), &wanted).await
             }
             done => done,
         }
         .map_err(|trouble| match trouble {
             Trouble::Missing(failure) | Trouble::Failed(failure) => failure,
         })
+    }
+
+    /// The image as it was published, if it is that and all tags point to it.
+    async fn unchanged(
+        &self,
+        known: &Known,
+        there: &[&Previous],
+        wanted: &[Wanted<'_>],
+    ) -> Result<Option<Transferred>> {
+        let here = &self.target.repository;
+        let taken = wanted.iter().map(|layer| layer.taken(known, here));
+        let taken: Option<Vec<Placed>> = taken.collect();
+        let Some(layers) = taken else {
+            return Ok(None);
+        };
+        let (config, manifest) = documents(self.image, layers.iter().map(|placed| &placed.layer));
+        let itself = Previous {
+            repository: here.clone(),
+            digest: manifest.descriptor.digest,
+        };
+        // Without a tag somebody else moves one, to this.
+        if !there.contains(&&itself) || !self.target.has_tags() {
+            return Ok(None);
+        }
+        if !self.target.stale_tags(&manifest).await?.is_empty() {
+            return Ok(None);
+        }
+        // It is there; but the registry may look whether it still has every blob.
+        match self.put_manifest(&manifest).await {
+            Ok(()) => {}
+            Err(Trouble::Missing(failure)) => {
+                tracing::warn!("{}", failure.0.message);
+                return Ok(None);
+            }
+            Err(Trouble::Failed(failure)) => return Err(failure),
+        }
+        for (wanted, placed) in wanted.iter().zip(&layers) {
+            self.watch.placed(wanted.index, placed);
+        }
+        Ok(Some(Transferred {
+            config_size: config.descriptor.size,
+            config: Placement::Reused,
+            manifest,
+            layers,
+            stale_tags: Vec::new(),
+        }))
     }
 
     /// The layers of previous images, and which of these images are there. Those that are gone tell
@@ -117,7 +179,7 @@ impl Transfer<'_> {
     async fn attempt(
         &self,
         known: &Known,
-        there: &[&Previous],
+        wanted: &[Wanted<'_>],
     ) -> std::result::Result<Transferred, Trouble> {
         let blobs = Blobs {
             target: self.target,
@@ -129,26 +191,18 @@ impl Transfer<'_> {
             base: self.base.as_ref(),
             watch: &self.watch,
         };
-        let layers = blobs.place_all(&self.closure, &self.image.layers).await?;
+        let layers = blobs.place_all(&self.closure, wanted).await?;
         let (config, manifest) = documents(self.image, layers.iter().map(|placed| &placed.layer));
         let config_size = config.descriptor.size;
-        let unchanged = Previous {
-            repository: self.target.repository.clone(),
-            digest: manifest.descriptor.digest,
-        };
-        let config = if !known.is_empty() && there.contains(&&unchanged) {
-            // The manifest was read a moment ago, and it keeps its config.
-            Placement::Reused
-        } else {
-            blobs.config(&config).await?
-        };
-        // Also when it is there: the registry looks whether it still has every blob.
+        let config = blobs.config(&config).await?;
         self.put_manifest(&manifest).await?;
+        let stale_tags = self.target.stale_tags(&manifest).await?;
         Ok(Transferred {
             manifest,
             layers,
             config_size,
             config,
+            stale_tags,
         })
     }
 

@@ -2,12 +2,23 @@
 //! a layer, an altered store path, a false claim, a blob that is gone. docs/trust-in-the-registry.md
 //! has a row for each of them.
 
+use firn_oci::testing::{Habits, Uploads};
 use firn_oci::{Descriptor, Digest, Manifest, media_type};
 use firn_streamer::recipe::{ANNOTATION_DIFF_ID, ANNOTATION_KEY};
 
 use super::*;
 
 const OTHER: &str = "mallory/app";
+/// A registry that takes any manifest.
+const UNCHECKED: Habits = Habits {
+    uploads: Uploads::Any,
+    mounts: true,
+    referrers: false,
+    ranges: true,
+    immutable_tags: false,
+    zstd: true,
+    checks: false,
+};
 
 impl Pod {
     /// The manifest that was published.
@@ -336,6 +347,111 @@ mod lost {
         let pushed = pod.push_with_layers_of(&digest).await;
         assert_eq!((&pushed.digest, pushed.layers_pushed), (&digest, 2));
         assert!(pod.has_layers_of(&digest));
+    }
+
+    /// No tag may ever point to a missing blob, and such a registry does not help with that.
+    #[tokio::test]
+    async fn a_collected_layer_is_noticed_where_manifests_are_taken_unchecked() {
+        let mut pod = Pod::new().await;
+        pod.registry.set_habits(UNCHECKED);
+        let first = pod.push().await;
+        pod.publish(&first);
+        pod.change();
+        let gone: Vec<Digest> = layers(&pod.manifest(&first.digest)).take(2).collect();
+        for layer in &gone {
+            pod.registry.remove_blob(REPOSITORY, layer);
+        }
+        let second = pod.push().await;
+        assert_eq!(
+            second.layers_pushed, 3,
+            "two that were gone, and the new one"
+        );
+        assert!(pod.has_layers_of(&second.digest));
+        assert_eq!(pod.tagged("latest"), Some(second.digest.clone()));
+        assert!(pod.registry.dangling().is_empty());
+        assert_eq!(second.digest, pod.honest().await);
+    }
+
+    /// The image did not change, but a tag is to move to it.
+    #[tokio::test]
+    async fn no_tag_moves_to_an_unchanged_image_that_lost_a_layer() {
+        let mut pod = Pod::new().await;
+        pod.registry.set_habits(UNCHECKED);
+        let first = pod.push().await;
+        pod.publish(&first);
+        let gone = layers(&pod.manifest(&first.digest)).next().unwrap();
+        pod.registry.remove_blob(REPOSITORY, &gone);
+        pod.tags.push("v2".into());
+        let second = pod.push().await;
+        assert_eq!((&second.digest, second.layers_pushed), (&first.digest, 1));
+        assert!(pod.registry.is_whole());
+        assert!(pod.registry.dangling().is_empty());
+    }
+
+    #[tokio::test]
+    async fn publish_moves_no_tag_to_what_lost_a_part() {
+        let mut pod = Pod::new().await;
+        pod.registry.set_habits(UNCHECKED);
+        let first = pod.push().await;
+        pod.publish(&first);
+        let (_never, stop) = Stop::never();
+        let mut stages = Stages::default();
+        let config = pod.manifest(&first.digest).config.digest;
+        let layer = layers(&pod.manifest(&first.digest)).last().unwrap();
+        for (tag, part) in [("a", layer), ("b", config)] {
+            let bytes = pod.registry.blob(REPOSITORY, &part).unwrap();
+            pod.registry.remove_blob(REPOSITORY, &part);
+            pod.tags = vec![tag.into()];
+            let settings = pod.settings();
+            let published = publish::publish(&settings, &first.digest, &mut stages, &stop);
+            let failure = published.await.unwrap_err();
+            assert_eq!(failure.reason(), Reason::ManifestRejected);
+            assert!(failure.0.message.contains(&part.to_string()));
+            assert_eq!(pod.tagged(tag), None);
+            pod.registry.put_blob(REPOSITORY, bytes);
+        }
+        let settings = pod.settings();
+        let published = publish::publish(&settings, &first.digest, &mut stages, &stop);
+        published.await.unwrap();
+        assert_eq!(pod.tagged("b"), Some(first.digest));
+    }
+
+    /// A mount that was none, where the manifest does not tell.
+    #[tokio::test]
+    async fn a_mount_that_was_none_is_noticed_by_its_first_byte() {
+        let pod = Pod::new().await;
+        pod.registry.set_habits(UNCHECKED);
+        let digest = pod.push().await.digest;
+        let manifest = pod.manifest(&digest);
+        pod.registry
+            .put_manifest(OTHER, "x", media_type::MANIFEST, &manifest.to_bytes());
+        for layer in layers(&manifest) {
+            let blob = pod.registry.blob(REPOSITORY, &layer).unwrap();
+            pod.registry.remove_blob(REPOSITORY, &layer);
+            pod.registry.put_blob(OTHER, blob);
+        }
+        pod.registry
+            .fault("POST", "mount=", Answer::Status(201, Vec::new(), ""));
+        let pushed = pod.push_with_layers_of(&digest).await;
+        assert_eq!((&pushed.digest, pushed.layers_pushed), (&digest, 1));
+        assert_eq!(pushed.layers_mounted, pushed.layers_total - 1);
+        assert_eq!(pod.registry.faults_left(), 0);
+        assert!(pod.has_layers_of(&digest));
+    }
+
+    /// What it costs: one request for each layer that is taken over, and none if nothing changed.
+    #[tokio::test]
+    async fn a_layer_that_is_taken_over_costs_one_request() {
+        let mut pod = Pod::new().await;
+        let first = pod.push().await;
+        pod.publish(&first);
+        pod.change();
+        pod.registry.forget();
+        let second = pod.push().await;
+        let reused = usize::try_from(second.layers_reused).unwrap();
+        // Besides, the new layer and the config are looked for.
+        assert_eq!(pod.registry.count("GET", "/blobs/sha256"), reused + 2);
+        assert_eq!(pod.registry.count("POST", ""), 2);
     }
 
     /// A registry that keeps descriptors in memory says so for a blob that is gone.
