@@ -50,8 +50,9 @@ const AS_FOREIGN: [&str; 3] = [
 ];
 
 /// Stories that need more of a cluster than its API.
-const EMBEDDED_ONLY: [(&str, &str); 4] = [
+const EMBEDDED_ONLY: [(&str, &str); 5] = [
     ("operator_killed", "it reads the API server's audit log"),
+    ("a_binary_cache", "it puts a cache beside the API server"),
     ("a_forward_proxy", "it puts a proxy beside the API server"),
     ("the_figures_in_status", "it reads the registry's own log"),
     ("the_figures_of_the_demo", "it reads the registry's own log"),
