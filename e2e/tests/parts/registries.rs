@@ -4,6 +4,7 @@
 
 mod front;
 mod server;
+mod tokens;
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -93,6 +94,11 @@ async fn push(
 /// Everything that Firn asks of a registry, of this one.
 async fn works_with(make: Make) -> Result<()> {
     let server = Server::start(make).await?;
+    everything_works(&server).await
+}
+
+async fn everything_works(server: &Server) -> Result<()> {
+    let make = server.make;
     let registry = server.client(&server.address, Some(REGISTRY_PASSWORD))?;
     let (app, other) = (repository("team/app"), repository("team/other"));
 
@@ -126,7 +132,7 @@ async fn works_with(make: Make) -> Result<()> {
     server.crane_validates("team/other:copy")?;
     publishes_an_index(&registry, &app, &zstd).await?;
     attaches(&registry, &app, &zstd.manifest.descriptor).await?;
-    sends_chunks(&server).await
+    sends_chunks(server).await
 }
 
 async fn reads_back(registry: &Registry, app: &Repository, image: &BuiltImage) -> Result<()> {
@@ -158,7 +164,9 @@ async fn copies(
         // crane's keeps all blobs in one place: they are there before they are copied.
         let expected = match make {
             Make::Crane => Copied::Present,
-            Make::Distribution2 | Make::Distribution3 => Copied::Mounted,
+            Make::Distribution2 | Make::Distribution3 | Make::Distribution3WithTokens => {
+                Copied::Mounted
+            }
         };
         ensure!(copied == expected, "{copied:?}");
     }
@@ -226,6 +234,24 @@ async fn sends_chunks(server: &Server) -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn distribution_3_takes_all_that_firn_asks_of_a_registry() -> Result<()> {
     works_with(Make::Distribution3).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn distribution_3_takes_tokens_for_a_password() -> Result<()> {
+    let server = Server::start(Make::Distribution3WithTokens).await?;
+    everything_works(&server).await?;
+    let asked = server.tokens.as_ref().map(|tokens| tokens.asked());
+    // A mount needs the right to both repositories at once.
+    let both = [
+        "repository:team/app:pull",
+        "repository:team/other:pull,push",
+    ];
+    let both = both.map(str::to_owned).into();
+    ensure!(
+        asked.as_ref().is_some_and(|asked| asked.contains(&both)),
+        "{asked:?}"
+    );
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -54,19 +54,8 @@ impl Identity {
 impl Front {
     /// Starts it on a free port, which it tells as `127.0.0.1:PORT`. It ends with the runtime.
     pub(super) async fn start(self, identity: &Identity) -> Result<String> {
-        let key = PrivateKeyDer::try_from(identity.key_der.clone()).map_err(anyhow::Error::msg)?;
-        let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(vec![identity.der.clone()], key)?;
-        let ports = Ports {
-            listener: TcpListener::bind("127.0.0.1:0").await?,
-            acceptor: TlsAcceptor::from(Arc::new(config)),
-        };
-        let address = ports.listener.local_addr()?.to_string();
         let router = Router::new().fallback(forward).with_state(Arc::new(self));
-        tokio::spawn(async move { axum::serve(ports, router).await });
-        Ok(address)
+        serve(router, identity).await
     }
 
     fn lets_in(&self, headers: &HeaderMap) -> bool {
@@ -77,6 +66,22 @@ impl Front {
                 .is_some_and(|sent| sent.as_bytes() == expected.as_bytes())
         })
     }
+}
+
+/// Serves with TLS on a free port, which it gives as `127.0.0.1:PORT`. It ends with the runtime.
+pub(super) async fn serve(router: Router, identity: &Identity) -> Result<String> {
+    let key = PrivateKeyDer::try_from(identity.key_der.clone()).map_err(anyhow::Error::msg)?;
+    let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(vec![identity.der.clone()], key)?;
+    let ports = Ports {
+        listener: TcpListener::bind("127.0.0.1:0").await?,
+        acceptor: TlsAcceptor::from(Arc::new(config)),
+    };
+    let address = ports.listener.local_addr()?.to_string();
+    tokio::spawn(async move { axum::serve(ports, router).await });
+    Ok(address)
 }
 
 struct Ports {

@@ -14,6 +14,7 @@ use firn_oci::registry::{Credentials, Limits, Login, Registry, RegistrySettings,
 use serde_json::json;
 
 use super::front::{Front, Identity};
+use super::tokens::Tokens;
 
 /// The committed pins of Debian's docker-registry, which is distribution 2.8.
 const LOCK: &str = include_str!("../../../debian/docker-registry-forky-amd64.lock");
@@ -27,6 +28,8 @@ pub(super) const CAP: usize = 5 << 20;
 pub(super) enum Make {
     /// distribution 3, as the embedded cluster has it.
     Distribution3,
+    /// The same, which wants tokens of another server instead of a password.
+    Distribution3WithTokens,
     /// distribution 2.8, as Debian has it.
     Distribution2,
     /// go-containerregistry's, which `crane registry serve` is. It has neither TLS nor login.
@@ -41,6 +44,8 @@ pub(super) struct Server {
     pub(super) address: String,
     /// The same behind a proxy that caps requests.
     pub(super) capped: String,
+    /// Whose tokens it wants.
+    pub(super) tokens: Option<Tokens>,
     folder: tempfile::TempDir,
     child: Child,
     programs: PathBuf,
@@ -64,13 +69,19 @@ impl Server {
         fs::write(folder.path().join("ca/ca.crt"), &identity.certificate)?;
         let port = free_port()?;
         let mut command = match make {
-            Make::Distribution3 => Command::new(programs.join("registry")),
+            Make::Distribution3 | Make::Distribution3WithTokens => {
+                Command::new(programs.join("registry"))
+            }
             Make::Distribution2 => debian_program("docker-registry")?,
             Make::Crane => Command::new(programs.join("crane")),
         };
+        let tokens = match make {
+            Make::Distribution3WithTokens => Some(Tokens::start(&identity).await?),
+            _ => None,
+        };
         match make {
-            Make::Distribution3 | Make::Distribution2 => {
-                let config = configure(folder.path(), &identity, port)?;
+            Make::Distribution3 | Make::Distribution3WithTokens | Make::Distribution2 => {
+                let config = configure(folder.path(), &identity, port, tokens.as_ref())?;
                 command.arg("serve").arg(config);
             }
             Make::Crane => {
@@ -90,6 +101,7 @@ impl Server {
             make,
             address: format!("127.0.0.1:{port}"),
             capped: String::new(),
+            tokens,
             folder,
             child,
             programs,
@@ -158,8 +170,12 @@ impl Server {
         })?)
     }
 
-    /// Lets crane read a whole image and check every digest, size and diffID of it.
+    /// Lets crane read a whole image and check every digest, size and diffID of it. Not where tokens
+    /// come from loopback: crane takes none from there, and skopeo has to do.
     pub(super) fn crane_validates(&self, image: &str) -> Result<()> {
+        if self.tokens.is_some() {
+            return self.skopeo_pulls(image);
+        }
         let login = json!({"auths": {&self.address: {
             "username": services::REGISTRY_USER,
             "password": services::REGISTRY_PASSWORD,
@@ -219,13 +235,26 @@ fn by_its_loader(root: &Path, name: &str) -> Command {
 }
 
 /// JSON is YAML.
-fn configure(folder: &Path, identity: &Identity, port: u16) -> Result<PathBuf> {
+fn configure(
+    folder: &Path,
+    identity: &Identity,
+    port: u16,
+    tokens: Option<&Tokens>,
+) -> Result<PathBuf> {
     for (name, text) in [
         ("tls.key", identity.key.as_str()),
         ("htpasswd", services::REGISTRY_HTPASSWD),
     ] {
         fs::write(folder.join(name), text)?;
     }
+    let auth = match tokens {
+        None => json!({"htpasswd": {"realm": "test", "path": folder.join("htpasswd")}}),
+        Some(tokens) => {
+            let keys = folder.join("jwks.json");
+            fs::write(&keys, tokens.jwks().to_string())?;
+            tokens.settings(&keys)
+        }
+    };
     let config = json!({
         "version": 0.1,
         "log": {"level": "warn"},
@@ -238,7 +267,7 @@ fn configure(folder: &Path, identity: &Identity, port: u16) -> Result<PathBuf> {
             "secret": "of-the-test",
             "tls": {"certificate": folder.join("ca/ca.crt"), "key": folder.join("tls.key")},
         },
-        "auth": {"htpasswd": {"realm": "test", "path": folder.join("htpasswd")}},
+        "auth": auth,
     });
     let path = folder.join("config.yml");
     fs::write(&path, config.to_string())?;
