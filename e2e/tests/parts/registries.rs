@@ -240,7 +240,7 @@ async fn distribution_3_takes_all_that_firn_asks_of_a_registry() -> Result<()> {
 async fn distribution_3_takes_tokens_for_a_password() -> Result<()> {
     let server = Server::start(Make::Distribution3WithTokens).await?;
     everything_works(&server).await?;
-    let asked = server.tokens.as_ref().map(|tokens| tokens.asked());
+    let asked = server.tokens.as_ref().map(tokens::Tokens::asked);
     // A mount needs the right to both repositories at once.
     let both = [
         "repository:team/app:pull",
