@@ -64,6 +64,19 @@ pub fn publish_job_name(build: &str) -> String {
     format!("{build}-publish")
 }
 
+/// `firn-web-amd64-1a2b3c4d`: the tag that keeps a platform's manifest until the index names it.
+/// One for each platform of an image, not of a build: where tags cannot be deleted no more of them
+/// are left behind. The beginning of the owner's UID keeps images of one name apart that share a
+/// repository. At most 128 characters, since names are labels.
+pub fn temporary_tag(owner: &str, uid: &str, platform: &str) -> String {
+    let uid: String = uid
+        .chars()
+        .filter(char::is_ascii_alphanumeric)
+        .take(8)
+        .collect();
+    format!("firn-{}-{uid}", job_name(owner, platform))
+}
+
 /// `linux-amd64`: a platform as a label value.
 pub fn platform_label(platform: &str) -> String {
     platform.replace('/', "-")
@@ -78,6 +91,15 @@ mod tests {
         let build = build_name(&"x".repeat(IMAGE_NAME_MAX), BUILD_NUMBER_MAX);
         assert_eq!(job_name(&build, "linux/riscv64").len(), 63);
         assert_eq!(publish_job_name(&build).len(), 63);
+    }
+
+    #[test]
+    fn a_temporary_tag_tells_images_of_one_name_apart() {
+        let tag = |uid| temporary_tag("web", uid, "linux/arm64");
+        assert_eq!(tag("1a2b3c4d-5e6f-4000"), "firn-web-arm64-1a2b3c4d");
+        assert_ne!(tag("1a2b3c4d-5e6f-4000"), tag("0a2b3c4d-5e6f-4000"));
+        let longest = temporary_tag(&"x".repeat(55), "1a2b3c4d", "linux/riscv64");
+        assert!(longest.len() <= 128, "{longest}");
     }
 
     #[test]

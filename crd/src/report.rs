@@ -43,6 +43,12 @@ pub enum Outcome {
     Published {
         /// The image's digest.
         digest: String,
+        /// Media type of what the digest names, if it was made just now: an index.
+        #[serde(rename = "mt", default, skip_serializing_if = "Option::is_none")]
+        media_type: Option<String>,
+        /// Something a user should know.
+        #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
+        note: Option<String>,
     },
     /// It failed.
     Failed(Box<Failed>),

@@ -38,6 +38,10 @@ pub struct Output {
     pub repository: String,
     /// Tags to move when the image is there, expanded. Empty: push by digest only.
     pub tags: Vec<String>,
+    /// A tag for what was pushed, until the index is there that names it: clean-up policies of
+    /// registries eat what no tag points to. It is of use to nobody else, and may move anywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temporary_tag: Option<String>,
     /// `http` instead of `https`.
     #[serde(default, rename = "plainHTTP")]
     pub plain_http: bool,
@@ -54,6 +58,25 @@ pub enum Work {
         /// Digest of its manifest or index.
         digest: String,
     },
+    /// Make the index of several platforms, whose manifests are there, and move tags to it. A
+    /// builder that does not know it refuses the run.
+    Index {
+        /// One for each platform.
+        manifests: Vec<PlatformManifest>,
+    },
+}
+
+/// What one platform's Job left in the registry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlatformManifest {
+    /// `linux/amd64`.
+    pub platform: String,
+    /// Digest of its manifest.
+    pub digest: String,
+    /// The tag that keeps it until the index does. `None`: it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temporary_tag: Option<String>,
 }
 
 /// One platform's build.
@@ -197,4 +220,7 @@ pub struct Published {
     pub digest: String,
     /// The derivation it was made from.
     pub drv_path: String,
+    /// Digest of the index that names it, which must be there too. `None`: it is in none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<String>,
 }

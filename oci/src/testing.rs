@@ -22,7 +22,7 @@ mod uploads;
 mod wire;
 
 pub use access::Access;
-pub use habits::{Habits, Uploads};
+pub use habits::{Deletions, Habits, Uploads};
 use uploads::Session;
 
 /// A registry on a port of this machine. Ends when it is dropped.

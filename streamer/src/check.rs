@@ -3,7 +3,7 @@
 
 use firn_crd::exit::Reason;
 use firn_crd::report::Outcome;
-use firn_crd::run::Build;
+use firn_crd::run::{Build, Published};
 use firn_oci::Digest;
 
 use crate::failure::{Failure, Result};
@@ -17,7 +17,7 @@ pub async fn check(settings: &Settings, build: &Build) -> Result<Outcome> {
     let may_push = target.registry.can_push(&target.repository).await;
     may_push.map_err(|error| failure(&error))?;
     let published = match &build.published {
-        Some(published) => still_there(&target, &published.digest).await?,
+        Some(published) => still_there(&target, published).await?,
         None => None,
     };
     tracing::info!(repository = %target.repository, ?published, "pushing is allowed");
@@ -27,10 +27,18 @@ pub async fn check(settings: &Settings, build: &Build) -> Result<Outcome> {
 }
 
 /// The manifest is read, not looked for: registries remember descriptors of what was collected.
-async fn still_there(target: &Target, digest: &str) -> Result<Option<String>> {
-    let parsed: Digest = digest.parse().map_err(|error: firn_oci::DigestError| {
-        Failure::new(Reason::InternalError, error.to_string())
-    })?;
-    let found = target.manifest(&parsed).await?;
-    Ok(found.map(|_| digest.to_owned()))
+/// Without the index that names it, it is not published.
+async fn still_there(target: &Target, published: &Published) -> Result<Option<String>> {
+    for digest in [Some(&published.digest), published.index.as_ref()]
+        .into_iter()
+        .flatten()
+    {
+        let parsed: Digest = digest.parse().map_err(|error: firn_oci::DigestError| {
+            Failure::new(Reason::InternalError, error.to_string())
+        })?;
+        if target.manifest(&parsed).await?.is_none() {
+            return Ok(None);
+        }
+    }
+    Ok(Some(published.digest.clone()))
 }

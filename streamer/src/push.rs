@@ -68,7 +68,9 @@ pub async fn push(
             let checked: Checked = checked.map_err(|error| Failure::internal(&error))?;
             let digest = verify::published(build, &checked, &drv_path)?;
             // New tags may have been asked for together with a commit that changes nothing.
-            publish::tag(&target, digest, stages, stop).await?;
+            if target.has_tags() {
+                publish::tag(&target, digest, stages, stop).await?;
+            }
             Ok(Outcome::NotChanged {
                 drv: drv_path.to_string(),
             })
@@ -120,19 +122,23 @@ async fn push_image(
     let done = transfer.run().await;
     stages.end(&running);
     let done = done?;
-    let pushed = report(build, &left, &done);
+    let mut pushed = report(build, &left, &done);
     tracing::info!(
         digest = pushed.digest,
         bytes = pushed.bytes_pushed,
         "image pushed"
     );
 
-    let running = Stages::begin(StageName::Tag);
-    let tagged = target
-        .move_tags(&done.stale_tags, &done.manifest, stop)
-        .await;
-    stages.end(&running);
-    tagged?;
+    let unkept = target.keep(&done.manifest, stop).await?;
+    pushed.note = pushed.note.or(unkept.map(|words| verify::note(&words)));
+    if target.has_tags() {
+        let running = Stages::begin(StageName::Tag);
+        let tagged = target
+            .move_tags(&done.stale_tags, &done.manifest, stop)
+            .await;
+        stages.end(&running);
+        tagged?;
+    }
     Ok(Outcome::Pushed(Box::new(pushed)))
 }
 

@@ -94,7 +94,11 @@ fn perform(arguments: Arguments, stages: &mut Stages) -> Result<Outcome> {
             &stop,
             publish::publish(&settings, digest, stages, &stop),
         )),
-        (command, Work::Build(_) | Work::Publish { .. }) => Err(Failure::new(
+        (Command::Publish, Work::Index { manifests }) => runtime.block_on(until(
+            &stop,
+            publish::index(&settings, manifests, stages, &stop),
+        )),
+        (command, Work::Build(_) | Work::Publish { .. } | Work::Index { .. }) => Err(Failure::new(
             Reason::InternalError,
             format!("the run has no orders for `{command}`"),
         )),

@@ -37,6 +37,7 @@ pub struct Target {
     /// The repository.
     pub repository: Repository,
     tags: Vec<Tag>,
+    temporary_tag: Option<Tag>,
     deadline: Instant,
 }
 
@@ -55,6 +56,10 @@ impl Target {
             .map(|tag| tag.parse())
             .collect::<std::result::Result<_, _>>()
             .map_err(|error: firn_oci::reference::ReferenceError| invalid(&error))?;
+        let temporary_tag = output.temporary_tag.as_deref().map(str::parse);
+        let temporary_tag = temporary_tag
+            .transpose()
+            .map_err(|error: firn_oci::reference::ReferenceError| invalid(&error))?;
         let mounts = [pod::PUSH_CA];
         let client = RegistrySettings {
             plain_http: output.plain_http,
@@ -71,7 +76,10 @@ impl Target {
         };
         let registry = Registry::new(client)
             .map_err(|error| Failure::new(Reason::RegistryUnavailable, chain(&error)))?;
-        Ok(Self::of(registry, reference.repository, tags))
+        Ok(Self {
+            temporary_tag,
+            ..Self::of(registry, reference.repository, tags)
+        })
     }
 
     /// A repository of a registry, and the tags that are to point to the image.
@@ -80,6 +88,7 @@ impl Target {
             registry,
             repository,
             tags,
+            temporary_tag: None,
             deadline: Instant::now() + TAG_LIMIT,
         }
     }
@@ -134,6 +143,25 @@ impl Target {
     /// Whether tags are to be moved.
     pub const fn has_tags(&self) -> bool {
         !self.tags.is_empty()
+    }
+
+    /// Points the run's temporary tag to `manifest`, so that clean-up policies leave it until an
+    /// index names it. A registry that does not let it be is only a lost precaution: the words say
+    /// so.
+    pub async fn keep(&self, manifest: &Document, stop: &Stop) -> Result<Option<String>> {
+        let Some(tag) = &self.temporary_tag else {
+            return Ok(None);
+        };
+        stop.check()?;
+        let name = ManifestName::Tag(tag.clone());
+        let put = self
+            .registry
+            .put_manifest(&self.repository, &name, manifest);
+        Ok(put.await.err().map(|error| {
+            let words = format!("no temporary tag {tag}: {}", chain(&error));
+            tracing::warn!("{words}");
+            words
+        }))
     }
 
     fn check_deadline(&self) -> Result<()> {

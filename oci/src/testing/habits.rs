@@ -22,6 +22,19 @@ pub struct Habits {
     pub zstd: bool,
     /// Looks whether it has what a manifest names before it takes it.
     pub checks: bool,
+    /// What the deletion of a tag deletes.
+    pub deletions: Deletions,
+}
+
+/// What the deletion of a tag deletes. A digest can always be deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deletions {
+    /// The tag.
+    Tag,
+    /// The manifest, with all its tags.
+    Manifest,
+    /// Nothing: it is called a bad digest, as distribution before 3 does it.
+    Refused,
 }
 
 impl Default for Habits {
@@ -34,6 +47,7 @@ impl Default for Habits {
             immutable_tags: false,
             zstd: true,
             checks: true,
+            deletions: Deletions::Tag,
         }
     }
 }

@@ -10,7 +10,7 @@ use futures::StreamExt as _;
 
 use super::access::{self, fields, header, plain};
 use super::wire::{End, Wire};
-use super::{Answer, Habits, Harm, Seen, Shared, State, lock, referrers, uploads};
+use super::{Answer, Deletions, Habits, Harm, Seen, Shared, State, lock, referrers, uploads};
 use crate::{Digest, Index, Manifest};
 
 /// A request with its body read.
@@ -283,10 +283,7 @@ fn manifest(state: &mut State, asked: &Asked, repository: &str, name: &str) -> R
     let key = (repository.to_owned(), name.to_owned());
     match asked.method {
         Method::PUT => put_manifest(state, asked, repository, name),
-        Method::DELETE => match state.manifests.remove(&key) {
-            Some(_) => plain(StatusCode::ACCEPTED, ""),
-            None => problem(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN"),
-        },
+        Method::DELETE => delete_manifest(state, key),
         _ => match state.manifests.get(&key) {
             None => problem(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN"),
             Some((media_type, bytes)) => {
@@ -304,6 +301,23 @@ fn manifest(state: &mut State, asked: &Asked, repository: &str, name: &str) -> R
             }
         },
     }
+}
+
+fn delete_manifest(state: &mut State, key: (String, String)) -> Response<Body> {
+    let is_tag = !key.1.contains(':');
+    if is_tag && state.habits.deletions == Deletions::Refused {
+        return problem(StatusCode::BAD_REQUEST, "DIGEST_INVALID");
+    }
+    let Some((_, bytes)) = state.manifests.remove(&key) else {
+        return problem(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN");
+    };
+    if is_tag && state.habits.deletions == Deletions::Manifest {
+        let (repository, _) = key;
+        state
+            .manifests
+            .retain(|name, (_, other)| name.0 != repository || *other != bytes);
+    }
+    plain(StatusCode::ACCEPTED, "")
 }
 
 fn put_manifest(state: &mut State, asked: &Asked, repository: &str, name: &str) -> Response<Body> {

@@ -115,7 +115,8 @@ async fn reconcile(build: Arc<Meta>, shared: Arc<Shared>) -> Result<Action, Erro
 
 async fn turn(build: &Meta, ctx: &Context) -> Result<Action, Error> {
     let namespace = build.namespace().unwrap_or_default();
-    let Some(mut observed) = observe::observe(ctx, &namespace, &build.name_any()).await? else {
+    let name = build.name_any();
+    let Some(mut observed) = Box::pin(observe::observe(ctx, &namespace, &name)).await? else {
         return Ok(Action::await_change());
     };
     let mut planned = plan(&observed);
@@ -130,7 +131,13 @@ async fn turn(build: &Meta, ctx: &Context) -> Result<Action, Error> {
         let Some(words) = error.refusal() else {
             return Err(error);
         };
-        observed.refused = Some(words.to_owned());
+        let words = words.to_owned();
+        // With several Jobs, one may have been made before the next was refused.
+        let Some(now) = Box::pin(observe::observe(ctx, &namespace, &name)).await? else {
+            return Ok(Action::await_change());
+        };
+        observed = now;
+        observed.refused = Some(words);
         planned = plan(&observed);
         act::act(ctx, &observed.build, &planned).await?;
     }

@@ -22,7 +22,8 @@ use super::volumes::Volumes;
 
 /// The account of build pods: it may do nothing, and its token is not mounted.
 pub const SERVICE_ACCOUNT: &str = "firn-build";
-/// Annotation of Jobs: the strongest reason for the build, which gives its place in the queue.
+/// Annotation of Jobs: the strongest reason for the build, or [`super::queue::PUBLISH`]; it gives the
+/// Job's place in the queue.
 pub const ANNOTATION_REASON: &str = "firn.dev/reason";
 /// How long a container may take to end after SIGTERM: push aborts its upload.
 const GRACE_SECONDS: i64 = 30;
@@ -42,7 +43,7 @@ pub struct Order {
     pub image: Option<String>,
     /// The build's key, if it belongs to a `NixImage`.
     pub key: Option<String>,
-    /// The strongest reason for the build.
+    /// What gives its place in the queue: see [`ANNOTATION_REASON`].
     pub reason: String,
     /// `linux/amd64`.
     pub platform: String,

@@ -22,18 +22,16 @@ pub fn measure(metrics: &Metrics, observed: &Observed, plan: &Plan) {
         .as_ref()
         .and_then(firn_crd::failure::Failure::known_reason);
     metrics.build_ended(outcome, reason);
-    let pods = observed.pods.len();
-    for failed in observed
-        .pods
-        .iter()
-        .take(pods.saturating_sub(1))
-        .filter_map(report::failure)
-    {
-        metrics.retried(failed.reason, Retry::Fast);
-    }
-    if let Some(Ok(Success::Pushed(pushed))) = observed.pods.iter().rev().find_map(report::success)
-    {
-        metrics.pushed(&pushed);
+    for seen in &observed.jobs {
+        let pods = seen.pods.len();
+        let before = seen.pods.iter().take(pods.saturating_sub(1));
+        for failed in before.filter_map(report::failure) {
+            metrics.retried(failed.reason, Retry::Fast);
+        }
+        if let Some(Ok(Success::Pushed(pushed))) = seen.pods.iter().rev().find_map(report::success)
+        {
+            metrics.pushed(&pushed);
+        }
     }
     let mut told = Vec::new();
     for stage in &status.stages {

@@ -1,4 +1,5 @@
-//! The controller of `NixImageBuild`: one Job, and what became of it.
+//! The controller of `NixImageBuild`: its Jobs, and what became of them. One platform takes one Job;
+//! several take one each, and then one that publishes.
 //!
 //! ```text
 //! observe ──▶ Observed ──plan──▶ Plan ──act──▶ Job, status, events
@@ -24,7 +25,9 @@ pub mod report;
 pub mod status;
 pub mod trouble;
 pub mod volumes;
+pub mod whole;
 
+pub use order::{Known, Part};
 pub use plan::{Plan, plan};
 
 /// Everything a plan may know.
@@ -36,24 +39,46 @@ pub struct Observed {
     pub build: Arc<NixImageBuild>,
     /// The image it belongs to; `None` also if it is gone, or another one of that name.
     pub image: Option<Arc<NixImage>>,
+    /// The build before it, if this one has several platforms: what it left need not be made again.
+    pub previous: Option<Arc<NixImageBuild>>,
     /// Whether the account of build pods exists.
     pub has_account: bool,
-    /// Its Job. Verified: the owner is this very build.
+    /// One for each of [`order::parts`], in their order.
+    pub jobs: Vec<Seen>,
+    /// What the API server said when a Job was to be made.
+    pub refused: Option<String>,
+    /// What whoever runs the operator decided.
+    pub site: Arc<job::Site>,
+    /// How long the Jobs of a build that succeeded are kept.
+    pub retention: std::time::Duration,
+}
+
+/// One of the build's Jobs, and what is around it.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// What it is for.
+    pub part: Part,
+    /// The Job. Verified: the owner is this very build.
     pub job: Option<Job>,
     /// The Job's pods, oldest first.
     pub pods: Vec<Pod>,
-    /// Pods of the same image and platform that are not this build's and may still run.
+    /// Pods of older builds that it must not run beside and that may still run.
     pub others: Vec<String>,
     /// Warnings of the kubelet and of controllers about Job and pods, oldest first.
     pub warnings: Vec<Warning>,
     /// Whether there is a free slot.
     pub turn: queue::Turn,
-    /// What the API server said when the Job was to be made.
-    pub refused: Option<String>,
-    /// What whoever runs the operator decided.
-    pub site: Arc<job::Site>,
-    /// How long the Job of a build that succeeded is kept.
-    pub retention: std::time::Duration,
+}
+
+impl Observed {
+    /// What orders are made from.
+    pub fn known(&self) -> Known<'_> {
+        Known {
+            build: &self.build,
+            image: self.image.as_deref(),
+            previous: self.previous.as_deref(),
+        }
+    }
 }
 
 /// A Kubernetes event of type Warning.

@@ -11,11 +11,14 @@ use k8s_openapi::api::core::v1::{Event, Pod, ServiceAccount};
 use kube::{Resource, ResourceExt};
 
 use super::progress::{is_alive, is_finished, is_suspended};
-use super::{Observed, Warning, job, order, queue, report};
+use super::{Observed, Part, Seen, Warning, job, order, queue, report};
 use crate::context::Context;
 use crate::error::Error;
 
-/// The build as it is now, with its Job and pods. `None`: it is gone.
+/// Label of pods: their Job's name, from the Job controller.
+const JOB_NAME: &str = "batch.kubernetes.io/job-name";
+
+/// The build as it is now, with its Jobs and pods. `None`: it is gone.
 pub async fn observe(
     ctx: &Context,
     namespace: &str,
@@ -26,20 +29,20 @@ pub async fn observe(
         return Ok(None);
     };
     let uid = object.uid().unwrap_or_default();
-    let job_name = order::job_name(&object);
-    let found = cluster.get::<Job>(namespace, &job_name).await?;
-    let ours = found.as_ref().is_none_or(|job| is_owned(job, &uid));
     let ended = object
         .status
         .as_ref()
         .is_some_and(|status| status.outcome.is_some());
-    if !ours && !ended {
-        return Err(Error::NameTaken {
-            kind: "Job",
-            name: job_name,
-        });
+    let mut jobs = Vec::new();
+    for part in order::parts(&object) {
+        let name = order::job_name(&object, part);
+        let found = cluster.get::<Job>(namespace, &name).await?;
+        let ours = found.as_ref().is_none_or(|job| is_owned(job, &uid));
+        if !ours && !ended {
+            return Err(Error::NameTaken { kind: "Job", name });
+        }
+        jobs.push((part, found.filter(|_| ours)));
     }
-    let job = found.filter(|_| ours);
     let image = match &object.spec.image {
         Some(image) => cluster
             .get::<NixImage>(namespace, &image.name)
@@ -47,72 +50,123 @@ pub async fn observe(
             .filter(|found| found.uid().as_deref() == Some(image.uid.as_str())),
         None => None,
     };
-    let (pods, others) = if ended {
-        (Vec::new(), Vec::new())
+    let previous = if ended {
+        None
     } else {
-        pods(ctx, namespace, &object, job.as_ref()).await?
+        previous(ctx, namespace, &object).await?
     };
-    let warnings = if ended {
-        Vec::new()
-    } else {
-        warnings(ctx, namespace, job.as_ref(), &pods).await?
-    };
-    let has_account = job.is_some()
-        || ended
+    let has_account = ended
+        || jobs.iter().all(|(_, job)| job.is_some())
         || cluster
             .get::<ServiceAccount>(namespace, job::SERVICE_ACCOUNT)
             .await?
             .is_some();
+    let pods = if ended {
+        Vec::new()
+    } else {
+        pods(ctx, namespace, &object).await?
+    };
+    let uids: Vec<String> = jobs
+        .iter()
+        .filter_map(|(_, job)| job.as_ref().and_then(ResourceExt::uid))
+        .collect();
+    let entries = entries(ctx);
+    let mut seen = Vec::new();
+    for (part, job) in jobs {
+        let name = order::job_name(&object, part);
+        let mine: Vec<Pod> = pods
+            .iter()
+            .filter(|pod| is_mine(pod, &object, job.as_ref(), &name))
+            .cloned()
+            .collect();
+        let others = pods
+            .iter()
+            .filter(|pod| !uids.iter().any(|uid| is_owned(*pod, uid)))
+            .filter(|pod| !mine.iter().any(|mine| mine.name_any() == pod.name_any()))
+            .filter(|pod| is_alive(pod) && excludes(pod, &object, part))
+            .map(ResourceExt::name_any)
+            .collect();
+        let warnings = if ended {
+            Vec::new()
+        } else {
+            warnings(ctx, namespace, job.as_ref(), &mine).await?
+        };
+        seen.push(Seen {
+            part,
+            job,
+            pods: mine,
+            others,
+            warnings,
+            turn: queue::turn(&entries, ctx.settings.limits, namespace, &name),
+        });
+    }
     Ok(Some(Observed {
         now: ctx.now(),
         image: image.map(Arc::new),
+        previous: previous.map(Arc::new),
         has_account,
-        pods,
-        others,
-        warnings,
-        turn: queue::turn(&entries(ctx), ctx.settings.limits, namespace, &job_name),
+        jobs: seen,
         refused: None,
         site: ctx.pods.clone(),
         retention: ctx.settings.pods.job_retention,
         build: Arc::new(object),
-        job,
     }))
 }
 
-/// The Job's pods, oldest first, and other pods of the image that may still run.
-async fn pods(
+/// The build before one of several platforms: what it left need not be made again.
+async fn previous(
     ctx: &Context,
     namespace: &str,
     build: &NixImageBuild,
-    job: Option<&Job>,
-) -> Result<(Vec<Pod>, Vec<String>), Error> {
-    // Labels can be forged: they find, owners decide.
-    let platform = names::platform_label(order::platform(build).platform.as_str());
+) -> Result<Option<NixImageBuild>, Error> {
+    let (Some(image), Some(number)) = (&build.spec.image, build.spec.number) else {
+        return Ok(None);
+    };
+    if number < 2 || !order::has_index(build) {
+        return Ok(None);
+    }
+    let name = names::build_name(&image.name, number - 1);
+    let found = ctx.cluster.get::<NixImageBuild>(namespace, &name).await?;
+    let same = |found: &NixImageBuild| {
+        let owner = found.spec.image.as_ref();
+        owner.is_some_and(|owner| owner.uid == image.uid) && is_owned(found, &image.uid)
+    };
+    Ok(found.filter(same))
+}
+
+/// The pods of the build and of others of its image, oldest first. Labels can be forged: they find,
+/// owners decide.
+async fn pods(ctx: &Context, namespace: &str, build: &NixImageBuild) -> Result<Vec<Pod>, Error> {
     let labels = match &build.spec.image {
-        Some(image) => format!(
-            "{}={},{}={platform}",
-            names::LABEL_IMAGE,
-            image.name,
-            names::LABEL_PLATFORM
-        ),
+        Some(image) => format!("{}={}", names::LABEL_IMAGE, image.name),
         None => format!("{}={}", names::LABEL_BUILD, build.name_any()),
     };
     let mut all = ctx.cluster.list::<Pod>(namespace, &labels).await?;
     all.sort_by_key(|pod| (pod.creation_timestamp().map(|time| time.0), pod.name_any()));
-    let job_uid = job.and_then(ResourceExt::uid);
-    let name = build.name_any();
-    let mine = |pod: &Pod| match &job_uid {
-        Some(uid) => is_owned(pod, uid),
+    Ok(all)
+}
+
+/// Whether a pod is of the Job called `name`.
+fn is_mine(pod: &Pod, build: &NixImageBuild, job: Option<&Job>, name: &str) -> bool {
+    match job.and_then(ResourceExt::uid) {
+        Some(uid) => is_owned(pod, &uid),
         // The Job is gone; its pods may be on their way.
-        None => pod.labels().get(names::LABEL_BUILD) == Some(&name),
-    };
-    let (mine, others): (Vec<_>, Vec<_>) = all.into_iter().partition(mine);
-    let others = others
-        .iter()
-        .filter(|pod| is_alive(pod))
-        .map(ResourceExt::name_any)
-        .collect();
-    Ok((mine, others))
+        None => {
+            pod.labels().get(names::LABEL_BUILD) == Some(&build.name_any())
+                && pod.labels().get(JOB_NAME).is_none_or(|job| job == name)
+        }
+    }
+}
+
+/// Whether a Job must not run beside a pod that is not the build's: one that moves tags waits for
+/// all of the image, the others for those of their platform.
+fn excludes(pod: &Pod, build: &NixImageBuild, part: Part) -> bool {
+    let platform = names::platform_label(order::platform(build, part).platform.as_str());
+    order::moves_tags(build, part)
+        || pod
+            .labels()
+            .get(names::LABEL_PLATFORM)
+            .is_none_or(|label| *label == platform)
 }
 
 /// Warnings about a Job without pods, or about a pod that does not start.

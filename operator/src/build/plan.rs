@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use firn_crd::NixImageBuildStatus;
-use firn_crd::build_status::BuildOutcome;
+use firn_crd::build_status::{BuildOutcome, PlatformState};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::ResourceExt;
 
-use super::progress::{Progress, is_finished, later, progress};
-use super::{Observed, job, order, status};
+use super::progress::{Progress, is_finished, later};
+use super::whole::{Whole, whole};
+use super::{Observed, Seen, job, order, status};
 use crate::backoff;
 use crate::events::Event;
 
@@ -89,37 +90,50 @@ pub fn plan(observed: &Observed) -> Plan {
         // Everything below it goes with it; nothing new may appear.
         return Plan::default();
     }
-    let mut progress = progress(observed);
+    let mut whole = whole(observed);
     let mut actions = Vec::new();
-    if progress == Progress::Unmade {
-        match order::order(build, observed.image.as_deref(), &observed.site) {
-            Ok(order) => {
-                if !observed.has_account {
-                    let account = job::service_account(&order.namespace);
-                    actions.push(Action::CreateAccount(Box::new(account)));
+    for (seen, progress) in observed.jobs.iter().zip(&whole.each) {
+        match progress {
+            Progress::Unmade => {
+                match order::order(observed.known(), seen.part, &whole.ready, &observed.site) {
+                    Ok(order) => actions.push(Action::CreateJob(Box::new(job::job(&order)))),
+                    // What cannot be ordered for one of them cannot be for the others.
+                    Err(failure) => {
+                        whole.progress = Progress::Failed(failure);
+                        actions.clear();
+                        break;
+                    }
                 }
-                actions.push(Action::CreateJob(Box::new(job::job(&order))));
             }
-            Err(failure) => progress = Progress::Failed(failure),
+            Progress::Next => actions.push(Action::Resume {
+                job: order::job_name(build, seen.part),
+            }),
+            _ => {}
         }
     }
-    if progress == Progress::Next {
-        actions.push(Action::Resume {
-            job: order::job_name(build),
-        });
+    if !observed.has_account && actions.iter().any(|a| matches!(a, Action::CreateJob(_))) {
+        let account = job::service_account(&build.namespace().unwrap_or_default());
+        actions.insert(0, Action::CreateAccount(Box::new(account)));
     }
-    let mut cleanup = Vec::new();
-    let stopped = matches!(progress, Progress::Failed(_) | Progress::Succeeded(_));
-    if stopped || build.spec.cancel {
-        cleanup.extend(stop(observed));
-    }
-    let new = status::status(observed, &progress);
+    let stopped = build.spec.cancel
+        || matches!(
+            whole.progress,
+            Progress::Failed(_) | Progress::Succeeded(_) | Progress::Cancelled
+        );
+    let cleanup = observed
+        .jobs
+        .iter()
+        .zip(&whole.each)
+        .filter(|(_, progress)| stopped || **progress == Progress::Cancelled)
+        .filter_map(|(seen, _)| stop(seen))
+        .collect();
+    let new = status::status(observed, &whole);
     Plan {
         actions,
-        events: status::events(&old, &new, observed, &progress),
+        events: status::events(&old, &new, observed, &whole),
         status: (new != old).then(|| Box::new(new)),
         cleanup,
-        look_again: look_again(observed, &progress),
+        look_again: look_again(observed, &whole),
     }
 }
 
@@ -132,27 +146,39 @@ fn orphaned(observed: &Observed) -> bool {
             .is_none_or(|image| image.metadata.deletion_timestamp.is_some())
 }
 
-/// A build that was recorded as failed or cancelled holds nothing that runs, and its Job stays with
-/// it for its log. The Job of one that succeeded completes by itself, a second after its pod, and
-/// goes after some time.
+/// A build that was recorded as failed or cancelled holds nothing that runs, and its Jobs stay with
+/// it for their logs. Those of one that succeeded complete by themselves, a second after their pods,
+/// and go after some time.
 fn after_the_end(observed: &Observed, old: &NixImageBuildStatus, outcome: BuildOutcome) -> Plan {
     let succeeded = matches!(
         outcome,
         BuildOutcome::Published | BuildOutcome::NotChanged | BuildOutcome::Retagged
     );
+    let did_its_part = |seen: &Seen| {
+        old.platforms.iter().any(|platform| {
+            Some(platform.platform.as_str()) == seen.part.platform()
+                && matches!(
+                    platform.state,
+                    PlatformState::Succeeded | PlatformState::NotChanged
+                )
+        })
+    };
     if !succeeded {
+        let still = observed.jobs.iter().filter(|seen| !did_its_part(seen));
         return Plan {
-            cleanup: stop(observed).into_iter().collect(),
+            cleanup: still.filter_map(stop).collect(),
             ..Plan::default()
         };
     }
-    let Some(job) = observed
-        .job
-        .as_ref()
+    let left: Vec<&Job> = observed
+        .jobs
+        .iter()
+        .filter_map(|seen| seen.job.as_ref())
         .filter(|job| job.metadata.deletion_timestamp.is_none())
-    else {
+        .collect();
+    if left.is_empty() {
         return Plan::default();
-    };
+    }
     let ended = old
         .completion_time
         .as_ref()
@@ -165,17 +191,17 @@ fn after_the_end(observed: &Observed, old: &NixImageBuildStatus, outcome: BuildO
         };
     }
     Plan {
-        cleanup: delete(job).into_iter().collect(),
+        cleanup: left.into_iter().filter_map(delete).collect(),
         ..Plan::default()
     }
 }
 
 /// The end of a Job that is not over.
-fn stop(observed: &Observed) -> Option<Action> {
-    let job = observed.job.as_ref()?;
+fn stop(seen: &Seen) -> Option<Action> {
+    let job = seen.job.as_ref()?;
     let running = job.metadata.deletion_timestamp.is_none() && !is_finished(job);
     // One whose pod ended well completes by itself, a second later.
-    let completes = observed
+    let completes = seen
         .pods
         .iter()
         .any(|pod| super::report::success(pod).is_some());
@@ -189,20 +215,31 @@ fn delete(job: &Job) -> Option<Action> {
     })
 }
 
-fn look_again(observed: &Observed, progress: &Progress) -> Option<Timestamp> {
-    let pause = match progress {
-        Progress::Unmade | Progress::Next | Progress::Pending(_) | Progress::Ending => PENDING_POLL,
-        Progress::Queued(_) => QUEUE_POLL,
-        Progress::Running(_) => RUNNING_POLL,
+fn look_again(observed: &Observed, whole: &Whole) -> Option<Timestamp> {
+    if matches!(
+        whole.progress,
+        Progress::Succeeded(_) | Progress::Failed(_) | Progress::Cancelled
+    ) {
+        return None;
+    }
+    let pauses = whole.each.iter().filter_map(|progress| match progress {
+        Progress::Unmade | Progress::Next | Progress::Pending(_) | Progress::Ending => {
+            Some(PENDING_POLL)
+        }
+        Progress::Queued(_) => Some(QUEUE_POLL),
+        Progress::Running(_) => Some(RUNNING_POLL),
         Progress::Refused(_) => {
             let uid = observed.build.uid().unwrap_or_default();
             let age = observed.build.creation_timestamp().map_or(0, |created| {
                 observed.now.as_second() - created.0.as_second()
             });
             // The older the build, the longer the pause: 30 s at first, 5 min after an hour.
-            backoff::API.delay(u32::try_from(3 + age / 600).unwrap_or(u32::MAX), &uid)
+            Some(backoff::API.delay(u32::try_from(3 + age / 600).unwrap_or(u32::MAX), &uid))
         }
-        Progress::Succeeded(_) | Progress::Failed(_) | Progress::Cancelled => return None,
-    };
+        Progress::Later | Progress::Succeeded(_) | Progress::Failed(_) | Progress::Cancelled => {
+            None
+        }
+    });
+    let pause = pauses.min().unwrap_or(PENDING_POLL);
     Some(later(observed.now, pause))
 }

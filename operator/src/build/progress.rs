@@ -1,16 +1,19 @@
-//! How far a build is: derived from its Job, its pods and what is said about them, never from a
-//! stored phase. Pure.
+//! How far one Job of a build is: derived from the Job, its pods and what is said about them, never
+//! from a stored phase. What is taken from status is what a Job came to, which nobody can tell once
+//! its pods are gone. Pure.
 
 use std::time::Duration;
 
+use firn_crd::build_status::{PlatformState, PlatformStatus};
 use firn_crd::exit::Reason;
+use firn_crd::report::Pushed;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
 use super::report::{self, Failure, Success};
-use super::{Observed, order, queue, trouble};
+use super::{Observed, Part, Seen, order, queue, trouble};
 
 /// A node that stops answering holds its pods for some minutes; after the deadline and this, nobody
 /// waits for it any more.
@@ -19,9 +22,11 @@ const LOST_AFTER: Duration = Duration::from_secs(120);
 /// will not come by itself.
 const SECRET_PATIENCE: Duration = Duration::from_secs(60);
 
-/// How far a build is.
+/// How far a Job is, or a build as a whole.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Progress {
+    /// Its Job is made when those of all platforms have done their part.
+    Later,
     /// Its Job is to be made.
     Unmade,
     /// A quota leaves no room for its Job or pod.
@@ -40,32 +45,119 @@ pub enum Progress {
     Succeeded(Success),
     /// It failed.
     Failed(Failure),
-    /// It was cancelled, and nothing of it runs.
+    /// It was cancelled, or given up since another platform failed; nothing of it runs.
     Cancelled,
 }
 
-/// How far the build is.
-pub fn progress(observed: &Observed) -> Progress {
-    if let Some(result) = observed.pods.iter().rev().find_map(report::success) {
-        return result.map_or_else(Progress::Failed, Progress::Succeeded);
+/// How far the Job is.
+pub fn progress(observed: &Observed, seen: &Seen) -> Progress {
+    if let Some(result) = seen.pods.iter().rev().find_map(report::success) {
+        return match result {
+            Ok(success) => with_digest(observed, seen, success),
+            Err(failure) => Progress::Failed(failure),
+        };
     }
-    let alive = observed.pods.iter().any(is_alive);
+    if let Some(recorded) = recorded(observed, seen.part) {
+        return recorded;
+    }
+    let alive = seen.pods.iter().any(is_alive);
     if observed.build.spec.cancel {
-        return if observed.job.is_some() || alive {
+        let runs = seen.job.as_ref().is_some_and(|job| !is_finished(job));
+        return if runs || alive {
             Progress::Ending
         } else {
             Progress::Cancelled
         };
     }
-    match &observed.job {
-        None => without_job(observed, alive),
+    match &seen.job {
+        None => without_job(observed, seen, alive),
         Some(job) if job.metadata.deletion_timestamp.is_some() => Progress::Ending,
-        Some(job) => with_job(observed, job),
+        Some(job) => with_job(observed, seen, job),
     }
 }
 
-fn without_job(observed: &Observed, alive: bool) -> Progress {
-    let name = order::job_name(&observed.build);
+/// Of one platform of several the digest is wanted, which "not changed" does not say: it is the one
+/// that its pod was told.
+fn with_digest(observed: &Observed, seen: &Seen, success: Success) -> Progress {
+    let Success::NotChanged { drv, .. } = &success else {
+        return Progress::Succeeded(success);
+    };
+    if !order::has_index(&observed.build) {
+        return Progress::Succeeded(success);
+    }
+    let told = seen.job.as_ref().and_then(order::told);
+    let told = told.filter(|told| told.drv_path == *drv);
+    match (told, recorded(observed, seen.part)) {
+        (Some(told), _) => Progress::Succeeded(Success::NotChanged {
+            drv: drv.clone(),
+            digest: Some(told.digest),
+        }),
+        (None, Some(recorded)) => recorded,
+        (None, None) => Progress::Failed(Failure::new(
+            Reason::InternalError,
+            format!("{drv} is said to be published, and its Job was told nothing of the kind"),
+        )),
+    }
+}
+
+/// What a platform of several came to, when it was written down before the others were done.
+fn recorded(observed: &Observed, part: Part) -> Option<Progress> {
+    if !order::has_index(&observed.build) {
+        return None;
+    }
+    let status = observed.build.status.as_ref()?;
+    let PlatformStatus {
+        state,
+        digest,
+        drv_path,
+        out_path,
+        size_bytes,
+        layers_total,
+        layers_pushed,
+        layers_mounted,
+        layers_reused,
+        bytes_pushed,
+        platform,
+        ..
+    } = status
+        .platforms
+        .iter()
+        .find(|platform| Some(platform.platform.as_str()) == part.platform())?
+        .clone();
+    match state {
+        PlatformState::Succeeded => Some(Progress::Succeeded(Success::Pushed(Box::new(Pushed {
+            platform,
+            digest: digest?,
+            media_type: String::new(),
+            size_bytes: size_bytes.unwrap_or_default(),
+            layers_total: layers_total.unwrap_or_default(),
+            layers_pushed: layers_pushed.unwrap_or_default(),
+            layers_mounted: layers_mounted.unwrap_or_default(),
+            layers_reused: layers_reused.unwrap_or_default(),
+            bytes_pushed: bytes_pushed.unwrap_or_default(),
+            drv_path: drv_path.unwrap_or_default(),
+            out_path: out_path.unwrap_or_default(),
+            note: None,
+        })))),
+        PlatformState::NotChanged => Some(Progress::Succeeded(Success::NotChanged {
+            drv: drv_path?,
+            digest: Some(digest?),
+        })),
+        PlatformState::Failed => {
+            let failure = status.failure.as_ref()?;
+            let failure = (failure.platform == Some(platform)).then(|| Failure::read(failure))?;
+            Some(Progress::Failed(failure?))
+        }
+        PlatformState::Cancelled if !observed.build.spec.cancel => Some(Progress::Cancelled),
+        PlatformState::Cancelled
+        | PlatformState::Queued
+        | PlatformState::Pending
+        | PlatformState::Running => None,
+    }
+}
+
+fn without_job(observed: &Observed, seen: &Seen, alive: bool) -> Progress {
+    let name = order::job_name(&observed.build, seen.part);
     let status = observed.build.status.as_ref();
     let made = status.is_some_and(|status| {
         status
@@ -76,7 +168,7 @@ fn without_job(observed: &Observed, alive: bool) -> Progress {
     match &observed.refused {
         _ if alive => Progress::Ending,
         _ if made => {
-            let killed = observed.pods.iter().rev().find_map(report::failure);
+            let killed = seen.pods.iter().rev().find_map(report::failure);
             Progress::Failed(killed.unwrap_or_else(|| {
                 Failure::new(
                     Reason::PodDeleted,
@@ -96,9 +188,9 @@ fn without_job(observed: &Observed, alive: bool) -> Progress {
     }
 }
 
-fn with_job(observed: &Observed, job: &Job) -> Progress {
+fn with_job(observed: &Observed, seen: &Seen, job: &Job) -> Progress {
     if let Some(words) = finished(job, "Failed") {
-        return Progress::Failed(of_failed_job(observed, words));
+        return Progress::Failed(of_failed_job(observed, seen, words));
     }
     if finished(job, "Complete").is_some() {
         return Progress::Failed(Failure::new(
@@ -107,27 +199,27 @@ fn with_job(observed: &Observed, job: &Job) -> Progress {
         ));
     }
     if is_suspended(job) {
-        return queued(observed);
+        return queued(seen);
     }
     let started = job_started(job).unwrap_or(observed.now);
-    let lost_at = later(started, order::deadline(&observed.build) + LOST_AFTER);
-    if observed.now >= lost_at {
+    let deadline = order::deadline(&observed.build, seen.part);
+    if observed.now >= later(started, deadline + LOST_AFTER) {
         return Progress::Failed(Failure::new(
             Reason::NodeLost,
             "the build's time is over and its pod does not end: its node does not answer",
         ));
     }
-    match observed.pods.iter().rev().find(|pod| is_alive(pod)) {
-        None => without_pod(observed),
-        Some(pod) => with_pod(observed, pod, started),
+    match seen.pods.iter().rev().find(|pod| is_alive(pod)) {
+        None => without_pod(seen),
+        Some(pod) => with_pod(observed, seen, pod, started),
     }
 }
 
-fn queued(observed: &Observed) -> Progress {
-    if let Some(other) = observed.others.first() {
+fn queued(seen: &Seen) -> Progress {
+    if let Some(other) = seen.others.first() {
         return Progress::Queued(format!("pod {other} of an older build still runs"));
     }
-    match observed.turn {
+    match seen.turn {
         queue::Turn::Now => Progress::Next,
         queue::Turn::Wait { ahead: 0 } => Progress::Queued("waits for a free slot".to_owned()),
         queue::Turn::Wait { ahead } => {
@@ -136,15 +228,15 @@ fn queued(observed: &Observed) -> Progress {
     }
 }
 
-fn without_pod(observed: &Observed) -> Progress {
-    if observed.pods.is_empty() {
-        return match trouble::of_job(&observed.warnings) {
+fn without_pod(seen: &Seen) -> Progress {
+    if seen.pods.is_empty() {
+        return match trouble::of_job(&seen.warnings) {
             Some(failure) if failure.reason == Reason::QuotaExceeded => Progress::Refused(failure),
             Some(failure) => Progress::Failed(failure),
             None => Progress::Pending(None),
         };
     }
-    let words = observed
+    let words = seen
         .pods
         .iter()
         .rev()
@@ -156,11 +248,11 @@ fn without_pod(observed: &Observed) -> Progress {
     Progress::Running(format!("waits for another pod after a failure: {words}"))
 }
 
-fn with_pod(observed: &Observed, pod: &Pod, job_started: Timestamp) -> Progress {
+fn with_pod(observed: &Observed, seen: &Seen, pod: &Pod, job_started: Timestamp) -> Progress {
     if report::started(pod).is_some() {
         return Progress::Running(running(pod));
     }
-    let trouble = trouble::of_pod(pod, &observed.warnings);
+    let trouble = trouble::of_pod(pod, &seen.warnings);
     let since = pod
         .creation_timestamp()
         .map_or(job_started, |created| created.0.max(job_started));
@@ -203,18 +295,17 @@ fn running(pod: &Pod) -> String {
         )
 }
 
-fn of_failed_job(observed: &Observed, words: &str) -> Failure {
-    if finished_for(observed.job.as_ref(), "DeadlineExceeded") {
+fn of_failed_job(observed: &Observed, seen: &Seen, words: &str) -> Failure {
+    if finished_for(seen.job.as_ref(), "DeadlineExceeded") {
         return Failure::new(
             Reason::DeadlineExceeded,
             format!(
                 "the Job took longer than {} s, all attempts together: {words}",
-                order::deadline(&observed.build).as_secs()
+                order::deadline(&observed.build, seen.part).as_secs()
             ),
         );
     }
-    observed
-        .pods
+    seen.pods
         .iter()
         .rev()
         .find_map(report::failure)

@@ -32,10 +32,13 @@ pub enum Turn {
     },
 }
 
+/// In place of a reason: a Job that makes an index. Hours of work wait for its seconds.
+pub const PUBLISH: &str = "Publish";
+
 /// The order of reasons: people first, then what they changed, then what changed by itself.
 pub fn priority(reason: &str) -> u8 {
     match reason {
-        "Manual" => 0,
+        "Manual" | PUBLISH => 0,
         "Config" | "Initial" | "Retag" => 1,
         "Revision" | "LockFile" => 2,
         "Drift" | "Retry" => 3,
@@ -147,6 +150,20 @@ mod tests {
             turn(&entries, one, "n", "early-1-amd64"),
             Turn::Wait { ahead: 1 }
         );
+    }
+
+    #[test]
+    fn the_seconds_of_an_index_do_not_wait_for_the_hours_of_others() {
+        let index = Entry {
+            priority: priority(PUBLISH),
+            ..entry("n", "late-1-publish", 9, false)
+        };
+        let one = Limits {
+            concurrent_builds: 1,
+            ..LIMITS
+        };
+        let entries = [entry("n", "early-1-amd64", 1, false), index];
+        assert_eq!(turn(&entries, one, "n", "late-1-publish"), Turn::Now);
     }
 
     #[test]

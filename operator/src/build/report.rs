@@ -25,11 +25,22 @@ pub enum Success {
     NotChanged {
         /// The derivation, as build claims it.
         drv: String,
+        /// The manifest that was made from it. `None`: what is published has one platform.
+        digest: Option<String>,
     },
     /// Tags were moved.
     Retagged {
         /// Digest of the image.
         digest: String,
+    },
+    /// The index of several platforms is in the registry and its tags were moved.
+    Indexed {
+        /// Its digest.
+        digest: String,
+        /// Its media type.
+        media_type: String,
+        /// Something a user should know.
+        note: Option<String>,
     },
 }
 
@@ -65,6 +76,22 @@ impl Failure {
             retry_after: None,
         }
     }
+
+    /// The failure that a status has. `None`: its reason is of another version.
+    pub fn read(written: &firn_crd::failure::Failure) -> Option<Self> {
+        let container = written.container.as_deref();
+        Some(Self {
+            reason: written.known_reason()?,
+            message: written.message.clone().unwrap_or_default(),
+            container: container.and_then(|name| name.parse().ok()),
+            exit_code: written.exit_code,
+            drv_path: written.drv_path.clone(),
+            log_tail: written.log_tail.clone(),
+            retry_after: written
+                .retry_after_seconds
+                .and_then(|seconds| u32::try_from(seconds).ok()),
+        })
+    }
 }
 
 /// One stretch of work in a pod.
@@ -92,8 +119,18 @@ pub fn success(pod: &Pod) -> Option<Result<Success, Failure>> {
         }
         Some(Outcome::NotChanged { drv }) => Ok(Success::NotChanged {
             drv: clean(&drv, STORE_PATH_MAX),
+            digest: None,
         }),
-        Some(Outcome::Published { digest }) if is_digest(&digest) => {
+        Some(Outcome::Published {
+            digest,
+            media_type: Some(media_type),
+            note,
+        }) if is_digest(&digest) => Ok(Success::Indexed {
+            digest,
+            media_type: clean(&media_type, 128),
+            note: note.map(|note| clean(&note, MESSAGE_MAX)),
+        }),
+        Some(Outcome::Published { digest, .. }) if is_digest(&digest) => {
             Ok(Success::Retagged { digest })
         }
         _ => Err(Failure {

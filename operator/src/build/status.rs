@@ -17,7 +17,8 @@ use kube::ResourceExt;
 
 use super::progress::{Progress, job_started};
 use super::report::{self, Failure, Success};
-use super::{Observed, order};
+use super::whole::Whole;
+use super::{Observed, Part, Seen, order};
 use crate::events::Event;
 use crate::image::revision::whole_seconds;
 
@@ -25,8 +26,9 @@ use crate::image::revision::whole_seconds;
 const ONCE: &str = "*";
 
 /// What status says now.
-pub fn status(observed: &Observed, progress: &Progress) -> NixImageBuildStatus {
+pub fn status(observed: &Observed, whole: &Whole) -> NixImageBuildStatus {
     let build = &observed.build;
+    let progress = &whole.progress;
     let mut status = build.status.clone().unwrap_or_default();
     status.observed_generation = build.metadata.generation;
     status.start_time = status
@@ -34,16 +36,23 @@ pub fn status(observed: &Observed, progress: &Progress) -> NixImageBuildStatus {
         .or_else(|| build.creation_timestamp())
         .or_else(|| Some(whole_seconds(observed.now)));
     status.effective_isolation = Some("Restricted".to_owned());
-    status.platforms = vec![platform(observed, progress)];
+    status.platforms = platforms(observed, whole);
     status.stages = stages(observed);
     match progress {
         Progress::Succeeded(success) => succeeded(&mut status, observed, success),
         Progress::Failed(failure) => {
             end(&mut status, observed, BuildOutcome::Failed);
-            status.failure = Some(failure_status(observed, failure));
+            status.failure = Some(failure_status(observed, whole.failed, failure));
         }
         Progress::Cancelled => end(&mut status, observed, BuildOutcome::Cancelled),
-        Progress::Unmade
+        // One platform failed and another still runs.
+        Progress::Running(_) if whole.failed.is_some() => {
+            if let Some(failure) = whole.failure() {
+                status.failure = Some(failure_status(observed, whole.failed, failure));
+            }
+        }
+        Progress::Later
+        | Progress::Unmade
         | Progress::Refused(_)
         | Progress::Queued(_)
         | Progress::Next
@@ -73,6 +82,21 @@ fn succeeded(status: &mut NixImageBuildStatus, observed: &Observed, success: &Su
             status.bytes_pushed = Some(pushed.bytes_pushed);
             status.tags = tags;
         }
+        Success::Indexed {
+            digest, media_type, ..
+        } => {
+            end(status, observed, BuildOutcome::Published);
+            let sum = |field: fn(&PlatformStatus) -> Option<i64>| {
+                let sizes = status.platforms.iter().filter_map(field);
+                sizes.reduce(i64::saturating_add)
+            };
+            status.size_bytes = sum(|platform| platform.size_bytes);
+            status.bytes_pushed = sum(|platform| platform.bytes_pushed).or(Some(0));
+            status.digest = Some(digest.clone());
+            status.media_type = Some(media_type.clone());
+            status.tags = tags;
+            status.failure = None;
+        }
         Success::NotChanged { .. } => {
             end(status, observed, BuildOutcome::NotChanged);
             status.digest = published_digest(observed);
@@ -90,12 +114,16 @@ fn published_digest(observed: &Observed) -> Option<String> {
     status.published.as_ref()?.digest.clone()
 }
 
+/// When the last of the build's work ended: now, if it was given up.
+fn ended(observed: &Observed) -> Timestamp {
+    let pods = observed.jobs.iter().filter_map(|seen| seen.pods.last());
+    let ends: Option<Vec<Timestamp>> = pods.map(report::finished).collect();
+    ends.and_then(|ends| ends.into_iter().max())
+        .unwrap_or(observed.now)
+}
+
 fn end(status: &mut NixImageBuildStatus, observed: &Observed, outcome: BuildOutcome) {
-    let ended = observed
-        .pods
-        .last()
-        .and_then(report::finished)
-        .unwrap_or(observed.now);
+    let ended = ended(observed);
     let started = status.start_time.as_ref().map_or(ended, |time| time.0);
     let seconds = (ended.as_second() - started.as_second()).max(0);
     let duration = std::time::Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
@@ -104,7 +132,11 @@ fn end(status: &mut NixImageBuildStatus, observed: &Observed, outcome: BuildOutc
     status.duration = Some(firn_crd::Duration::of(duration).to_string());
 }
 
-fn failure_status(observed: &Observed, failure: &Failure) -> failure::Failure {
+fn failure_status(
+    observed: &Observed,
+    place: Option<usize>,
+    failure: &Failure,
+) -> failure::Failure {
     let Failure {
         reason,
         message,
@@ -114,65 +146,104 @@ fn failure_status(observed: &Observed, failure: &Failure) -> failure::Failure {
         log_tail,
         retry_after,
     } = failure;
+    let seen = place.and_then(|place| observed.jobs.get(place));
+    let platform = seen.and_then(|seen| label(observed, seen.part));
+    // Its pods may be gone while another platform still runs.
+    let before = observed.build.status.as_ref();
+    let before = before.and_then(|status| status.failure.as_ref());
+    let before = before
+        .filter(|before| before.platform.as_deref() == platform)
+        .and_then(|before| before.attempts);
+    let pods = seen.map_or(0, |seen| seen.pods.len());
     failure::Failure {
-        platform: Some(
-            order::platform(&observed.build)
-                .platform
-                .as_str()
-                .to_owned(),
-        ),
+        platform: platform.map(str::to_owned),
         container: container.map(|container| container.to_string()),
         exit_code: *exit_code,
         drv_path: drv_path.clone(),
         retry_after_seconds: retry_after.and_then(|seconds| i32::try_from(seconds).ok()),
-        attempts: i32::try_from(observed.pods.len().max(1)).ok(),
+        attempts: i32::try_from(pods.max(1)).ok().max(before),
         ..failure::Failure::new(*reason, message)
             .with_log_tail(log_tail.as_deref().unwrap_or_default())
     }
 }
 
-fn platform(observed: &Observed, progress: &Progress) -> PlatformStatus {
-    let name = order::platform(&observed.build).platform.as_str();
-    let old = observed
-        .build
-        .status
-        .as_ref()
-        .and_then(|status| status.platforms.first().cloned());
-    let state = match progress {
-        Progress::Unmade | Progress::Refused(_) | Progress::Queued(_) | Progress::Next => {
-            PlatformState::Queued
-        }
+/// The platform whose entry in status a Job fills. `None`: none, it is for all of them.
+fn label(observed: &Observed, part: Part) -> Option<&'static str> {
+    let build = &observed.build;
+    let of_all = part == Part::Publish && order::has_index(build);
+    (!of_all).then(|| order::platform(build, part).platform.as_str())
+}
+
+fn platforms(observed: &Observed, whole: &Whole) -> Vec<PlatformStatus> {
+    let each = observed.jobs.iter().zip(&whole.each);
+    each.filter_map(|(seen, progress)| {
+        let name = label(observed, seen.part)?;
+        let whole_failed = matches!(whole.progress, Progress::Failed(_)) && whole.failed.is_none();
+        let state = if whole_failed {
+            Some(PlatformState::Failed)
+        } else {
+            state(progress)
+        };
+        Some(platform(observed, seen, name, progress, state))
+    })
+    .collect()
+}
+
+/// `None`: as it was.
+const fn state(progress: &Progress) -> Option<PlatformState> {
+    Some(match progress {
+        Progress::Later
+        | Progress::Unmade
+        | Progress::Refused(_)
+        | Progress::Queued(_)
+        | Progress::Next => PlatformState::Queued,
         Progress::Pending(_) => PlatformState::Pending,
         Progress::Running(_) => PlatformState::Running,
-        Progress::Ending => old.as_ref().map_or(PlatformState::Queued, |old| old.state),
+        Progress::Ending => return None,
         Progress::Succeeded(Success::NotChanged { .. }) => PlatformState::NotChanged,
         Progress::Succeeded(_) => PlatformState::Succeeded,
         Progress::Failed(_) => PlatformState::Failed,
         Progress::Cancelled => PlatformState::Cancelled,
-    };
+    })
+}
+
+fn platform(
+    observed: &Observed,
+    seen: &Seen,
+    name: &str,
+    progress: &Progress,
+    state: Option<PlatformState>,
+) -> PlatformStatus {
+    let old = observed.build.status.as_ref().and_then(|status| {
+        let mut platforms = status.platforms.iter();
+        platforms.find(|old| old.platform == name).cloned()
+    });
+    let state = state
+        .or_else(|| old.as_ref().map(|old| old.state))
+        .unwrap_or(PlatformState::Queued);
     let mut status = old.unwrap_or_else(|| PlatformStatus::new(name, state));
     status.state = state;
     // The Job is made before this status is written: from now on its absence means a deletion.
-    if matches!(progress, Progress::Unmade) || observed.job.is_some() {
-        status.job = Some(order::job_name(&observed.build));
+    if matches!(progress, Progress::Unmade) || seen.job.is_some() {
+        status.job = Some(order::job_name(&observed.build, seen.part));
     }
-    if let Some(pod) = observed.pods.last() {
+    if let Some(pod) = seen.pods.last() {
         status.pod = Some(pod.name_any());
         status.node = pod
             .spec
             .as_ref()
             .and_then(|spec| spec.node_name.clone())
             .or(status.node);
-        let count = i32::try_from(observed.pods.len()).ok();
+        let count = i32::try_from(seen.pods.len()).ok();
         status.pods = status.pods.max(count);
     }
     if let Progress::Succeeded(success) = progress {
-        result(&mut status, success);
+        result(&mut status, observed, seen.part, success);
     }
     status
 }
 
-fn result(status: &mut PlatformStatus, success: &Success) {
+fn result(status: &mut PlatformStatus, observed: &Observed, part: Part, success: &Success) {
     match success {
         Success::Pushed(pushed) => {
             status.digest = Some(pushed.digest.clone());
@@ -186,33 +257,58 @@ fn result(status: &mut PlatformStatus, success: &Success) {
             status.layers_reused = Some(pushed.layers_reused);
             status.bytes_pushed = Some(pushed.bytes_pushed);
         }
-        Success::NotChanged { drv } => status.drv_path = Some(drv.clone()),
-        Success::Retagged { digest } => status.digest = Some(digest.clone()),
+        Success::NotChanged { drv, digest } => {
+            status.drv_path = Some(drv.clone());
+            if let (Some(digest), Part::Platform(platform)) = (digest, part) {
+                let (size, out_path) = order::remembered(observed.known(), platform, digest);
+                status.digest = Some(digest.clone());
+                status.size_bytes = size.or(status.size_bytes);
+                status.out_path = out_path.or(status.out_path.take());
+            }
+        }
+        Success::Retagged { digest } | Success::Indexed { digest, .. } => {
+            status.digest = Some(digest.clone());
+        }
     }
 }
 
 /// Queue and Schedule as the operator sees them, the others as the containers tell.
 fn stages(observed: &Observed) -> Vec<StageStatus> {
-    let platform = order::platform(&observed.build).platform.as_str();
+    let before = observed.build.status.clone().unwrap_or_default().stages;
     let created = observed.build.creation_timestamp().map(|time| time.0);
-    let resumed = observed.job.as_ref().and_then(job_started);
-    let pod = observed.pods.last();
-    let started = pod.and_then(report::started);
-    let own = [
-        between(ONCE, StageName::Queue, created, resumed),
-        between(platform, StageName::Schedule, resumed, started),
-    ];
-    let told = pod.map(report::stages).unwrap_or_default();
-    let told = told.into_iter().map(|stage| StageStatus {
-        platform: platform.to_owned(),
-        name: stage.name,
-        start_time: whole_seconds(stage.start),
-        duration_milliseconds: Some(stage.millis),
-    });
-    let mut stages: Vec<StageStatus> = own.into_iter().flatten().chain(told).collect();
+    let resumed = |seen: &Seen| seen.job.as_ref().and_then(job_started);
+    let first = observed.jobs.iter().filter_map(resumed).min();
+    let queue = between(ONCE, StageName::Queue, created, first);
+    let mut stages: Vec<StageStatus> = queue.into_iter().collect();
     if stages.is_empty() {
-        // Job and pods may be gone: what was known stays.
-        stages = observed.build.status.clone().unwrap_or_default().stages;
+        let known = before.iter().filter(|stage| stage.name == StageName::Queue);
+        stages.extend(known.cloned());
+    }
+    for seen in &observed.jobs {
+        let platform = label(observed, seen.part).unwrap_or(ONCE);
+        let pod = seen.pods.last();
+        let own = between(
+            platform,
+            StageName::Schedule,
+            resumed(seen),
+            pod.and_then(report::started),
+        );
+        let told = pod.map(report::stages).unwrap_or_default();
+        let told = told.into_iter().map(|stage| StageStatus {
+            platform: platform.to_owned(),
+            name: stage.name,
+            start_time: whole_seconds(stage.start),
+            duration_milliseconds: Some(stage.millis),
+        });
+        let mut now: Vec<StageStatus> = own.into_iter().chain(told).collect();
+        if now.is_empty() {
+            // Job and pods may be gone: what was known stays.
+            let known = before
+                .iter()
+                .filter(|stage| stage.platform == platform && stage.name != StageName::Queue);
+            now.extend(known.cloned());
+        }
+        stages.extend(now);
     }
     stages
 }
@@ -247,7 +343,7 @@ fn conditions(status: &mut NixImageBuildStatus, observed: &Observed, progress: &
         NewCondition::failed(kind, ConditionStatus::Unknown, *reason, message)
     };
     let succeeded = match progress {
-        Progress::Unmade => unknown(Word::Queued, "its Job is made"),
+        Progress::Later | Progress::Unmade => unknown(Word::Queued, "its Job is made"),
         Progress::Queued(words) => unknown(Word::Queued, words),
         Progress::Next | Progress::Pending(None) => unknown(Word::Building, "waits for its pod"),
         Progress::Pending(Some(failure)) | Progress::Refused(failure) => waits(failure),
@@ -300,7 +396,23 @@ fn success_words(observed: &Observed, success: &Success) -> (Word, String) {
                 format!("published {repository}@{}{note}", pushed.digest),
             )
         }
-        Success::NotChanged { drv } => (
+        Success::Indexed { digest, note, .. } => {
+            let note = note
+                .as_deref()
+                .map(|note| format!(" ({note})"))
+                .unwrap_or_default();
+            let count = observed.build.spec.output.platforms.len();
+            (
+                Word::Succeeded,
+                format!("published {repository}@{digest} for {count} platforms{note}"),
+            )
+        }
+        Success::NotChanged { .. } if order::has_index(&observed.build) => (
+            Word::NotChanged,
+            "the derivations of all platforms are what the published image was made from"
+                .to_owned(),
+        ),
+        Success::NotChanged { drv, .. } => (
             Word::NotChanged,
             format!("{drv} is what the published image was made from"),
         ),
@@ -316,38 +428,22 @@ pub fn events(
     old: &NixImageBuildStatus,
     new: &NixImageBuildStatus,
     observed: &Observed,
-    progress: &Progress,
+    whole: &Whole,
 ) -> Vec<Event> {
+    let progress = &whole.progress;
     let word = |status: &NixImageBuildStatus| {
         find_condition(&status.conditions, ConditionType::Succeeded)
             .map(|condition| (condition.status.clone(), condition.reason.clone()))
     };
-    let state = |status: &NixImageBuildStatus| status.platforms.first().map(|p| p.state);
-    let mut events = Vec::new();
-    let pods =
-        |status: &NixImageBuildStatus| status.platforms.first().and_then(|p| p.pods).unwrap_or(0);
-    if state(new) == Some(PlatformState::Running) && state(old) != state(new) && pods(new) <= 1 {
-        let node = new
-            .platforms
-            .first()
-            .and_then(|p| p.node.clone())
-            .unwrap_or_default();
-        events.push(Event::new(
-            EventReason::BuildStarted,
-            "Run",
-            format!("its pod runs on node {node}"),
-        ));
-    }
-    if pods(new) > pods(old).max(1) {
-        let why = observed.pods.iter().rev().find_map(report::failure);
-        let why = why.map_or_else(String::new, |f| format!(": {}: {}", f.reason, f.message));
-        let action = format!("Attempt{}", pods(new));
-        events.push(Event::new(
-            EventReason::BuildRetrying,
-            action,
-            format!("another pod begins{why}"),
-        ));
-    }
+    let mut events: Vec<Event> = new
+        .platforms
+        .iter()
+        .flat_map(|platform| {
+            let mut before = old.platforms.iter();
+            let before = before.find(|old| old.platform == platform.platform);
+            of_platform(before, platform, observed)
+        })
+        .collect();
     if word(old) == word(new) {
         return events;
     }
@@ -371,6 +467,45 @@ pub fn events(
         )),
         _ => None,
     });
+    events
+}
+
+/// The events of one platform.
+fn of_platform(
+    old: Option<&PlatformStatus>,
+    new: &PlatformStatus,
+    observed: &Observed,
+) -> Vec<Event> {
+    // Recorders take events of one reason and action for the same.
+    let (action, whose) = if order::has_index(&observed.build) {
+        (format!("-{}", new.platform), format!("{}: ", new.platform))
+    } else {
+        (String::new(), String::new())
+    };
+    let pods = |status: Option<&PlatformStatus>| status.and_then(|p| p.pods).unwrap_or(0);
+    let begins = new.state == PlatformState::Running
+        && old.map(|old| old.state) != Some(new.state)
+        && pods(Some(new)) <= 1;
+    let mut events = Vec::new();
+    if begins {
+        let node = new.node.clone().unwrap_or_default();
+        events.push(Event::new(
+            EventReason::BuildStarted,
+            format!("Run{action}"),
+            format!("{whose}its pod runs on node {node}"),
+        ));
+    }
+    if pods(Some(new)) > pods(old).max(1) {
+        let mut seen = observed.jobs.iter();
+        let seen = seen.find(|seen| label(observed, seen.part) == Some(new.platform.as_str()));
+        let why = seen.and_then(|seen| seen.pods.iter().rev().find_map(report::failure));
+        let why = why.map_or_else(String::new, |f| format!(": {}: {}", f.reason, f.message));
+        events.push(Event::new(
+            EventReason::BuildRetrying,
+            format!("Attempt{}{action}", pods(Some(new))),
+            format!("{whose}another pod begins{why}"),
+        ));
+    }
     events
 }
 

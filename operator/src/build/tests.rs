@@ -16,6 +16,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use serde_json::json;
 
+mod platforms;
+
 use super::plan::Action;
 use super::queue::Turn;
 use super::*;
@@ -106,7 +108,14 @@ pub(super) fn image() -> NixImage {
 
 /// The Job, as it was made and then resumed.
 fn job() -> Job {
-    let order = order::order(&build(), None, &job::Site::default()).unwrap();
+    let build = build();
+    let known = Known {
+        build: &build,
+        image: None,
+        previous: None,
+    };
+    let part = order::parts(&build)[0];
+    let order = order::order(known, part, &[], &job::Site::default()).unwrap();
     let mut job = job::job(&order);
     job.metadata.uid = Some("job-uid".into());
     job.spec.as_mut().unwrap().suspend = Some(false);
@@ -208,15 +217,24 @@ fn observed() -> Observed {
         now: after(10),
         build: Arc::new(build()),
         image: Some(Arc::new(image())),
+        previous: None,
         has_account: true,
+        jobs: vec![seen()],
+        refused: None,
+        site: Arc::new(job::Site::default()),
+        retention: std::time::Duration::from_secs(3600),
+    }
+}
+
+/// A Job whose pod runs.
+fn seen() -> Seen {
+    Seen {
+        part: order::parts(&build())[0],
         job: Some(job()),
         pods: vec![running()],
         others: Vec::new(),
         warnings: Vec::new(),
         turn: Turn::Now,
-        refused: None,
-        site: Arc::new(job::Site::default()),
-        retention: std::time::Duration::from_secs(3600),
     }
 }
 
@@ -263,9 +281,12 @@ fn outcome(plan: &Plan) -> Option<BuildOutcome> {
 #[test]
 fn a_new_build_gets_its_account_and_its_job() {
     let plan = plan(&Observed {
-        job: None,
-        pods: vec![],
         has_account: false,
+        jobs: vec![Seen {
+            job: None,
+            pods: vec![],
+            ..seen()
+        }],
         ..observed()
     });
     let [Action::CreateAccount(account), Action::CreateJob(job)] = plan.actions.as_slice() else {
@@ -281,9 +302,12 @@ fn a_new_build_gets_its_account_and_its_job() {
 #[test]
 fn a_suspended_job_begins_when_it_is_its_turn() {
     let waits = |turn| Observed {
-        job: Some(suspended()),
-        pods: vec![],
-        turn,
+        jobs: vec![Seen {
+            job: Some(suspended()),
+            pods: vec![],
+            turn,
+            ..seen()
+        }],
         ..observed()
     };
     let plan_now = plan(&waits(Turn::Now));
@@ -301,9 +325,12 @@ fn a_suspended_job_begins_when_it_is_its_turn() {
 #[test]
 fn a_job_does_not_begin_while_an_older_pod_of_the_image_may_run() {
     let plan = plan(&Observed {
-        job: Some(suspended()),
-        pods: vec![],
-        others: vec!["web-16-amd64-zombie".into()],
+        jobs: vec![Seen {
+            job: Some(suspended()),
+            pods: vec![],
+            others: vec!["web-16-amd64-zombie".into()],
+            ..seen()
+        }],
         ..observed()
     });
     assert_eq!(plan.actions, []);
@@ -312,7 +339,10 @@ fn a_job_does_not_begin_while_an_older_pod_of_the_image_may_run() {
 #[test]
 fn a_push_that_ended_well_is_recorded_before_the_job_says_so() {
     let plan = plan(&Observed {
-        pods: vec![pushed()],
+        jobs: vec![Seen {
+            pods: vec![pushed()],
+            ..seen()
+        }],
         ..observed()
     });
     assert_eq!(outcome(&plan), Some(BuildOutcome::Published));
@@ -328,8 +358,11 @@ fn a_push_that_ended_well_is_recorded_before_the_job_says_so() {
 #[test]
 fn a_failure_is_recorded_with_what_the_container_said() {
     let plan = plan(&Observed {
-        job: Some(ended("Failed", "PodFailurePolicy")),
-        pods: vec![broken(Reason::BuildFailed)],
+        jobs: vec![Seen {
+            job: Some(ended("Failed", "PodFailurePolicy")),
+            pods: vec![broken(Reason::BuildFailed)],
+            ..seen()
+        }],
         ..observed()
     });
     assert_eq!(outcome(&plan), Some(BuildOutcome::Failed));
@@ -343,7 +376,10 @@ fn a_failure_is_recorded_with_what_the_container_said() {
 #[test]
 fn a_failed_pod_of_a_job_that_goes_on_is_no_end() {
     let plan = plan(&Observed {
-        pods: vec![broken(Reason::InternalError)],
+        jobs: vec![Seen {
+            pods: vec![broken(Reason::InternalError)],
+            ..seen()
+        }],
         ..observed()
     });
     assert_eq!(outcome(&plan), None);
@@ -353,8 +389,11 @@ fn a_failed_pod_of_a_job_that_goes_on_is_no_end() {
 #[test]
 fn a_job_past_its_deadline_is_a_failure_of_its_own() {
     let plan = plan(&Observed {
-        job: Some(ended("Failed", "DeadlineExceeded")),
-        pods: vec![],
+        jobs: vec![Seen {
+            job: Some(ended("Failed", "DeadlineExceeded")),
+            pods: vec![],
+            ..seen()
+        }],
         ..observed()
     });
     assert_eq!(succeeded(&plan).1, "DeadlineExceeded");
@@ -362,7 +401,7 @@ fn a_job_past_its_deadline_is_a_failure_of_its_own() {
 
 #[test]
 fn a_node_that_is_lost_holds_nobody_for_ever() {
-    let limit = i64::try_from(order::deadline(&build()).as_secs()).unwrap();
+    let limit = i64::try_from(order::deadline(&build(), seen().part).as_secs()).unwrap();
     let at = |seconds| {
         plan(&Observed {
             now: after(seconds),
@@ -380,7 +419,7 @@ fn a_node_that_is_lost_holds_nobody_for_ever() {
 
 #[test]
 fn a_build_ends_when_its_work_did_or_when_it_is_given_up() {
-    let limit = i64::try_from(order::deadline(&build()).as_secs()).unwrap();
+    let limit = i64::try_from(order::deadline(&build(), seen().part).as_secs()).unwrap();
     let given_up = limit + 121;
     let fetched = json!({"terminated": {"exitCode": 0,
         "startedAt": after(5).to_string(), "finishedAt": after(65).to_string()}});
@@ -402,8 +441,11 @@ fn a_build_ends_when_its_work_did_or_when_it_is_given_up() {
     ] {
         let plan = plan(&Observed {
             now: after(now),
-            job: Some(job),
-            pods,
+            jobs: vec![Seen {
+                job: Some(job),
+                pods,
+                ..seen()
+            }],
             ..observed()
         });
         let time = plan.status.unwrap().completion_time.unwrap();
@@ -415,10 +457,13 @@ fn a_build_ends_when_its_work_did_or_when_it_is_given_up() {
 fn a_missing_secret_is_said_at_once_and_ends_the_build_soon() {
     let at = |seconds| Observed {
         now: after(seconds),
-        pods: vec![pending()],
-        warnings: vec![Warning {
-            reason: "FailedMount".into(),
-            message: "secret \"login\" not found".into(),
+        jobs: vec![Seen {
+            pods: vec![pending()],
+            warnings: vec![Warning {
+                reason: "FailedMount".into(),
+                message: "secret \"login\" not found".into(),
+            }],
+            ..seen()
         }],
         ..observed()
     };
@@ -436,7 +481,10 @@ fn a_pod_that_does_not_start_in_time_ends_the_build() {
     let at = |seconds| {
         plan(&Observed {
             now: after(seconds),
-            pods: vec![pending()],
+            jobs: vec![Seen {
+                pods: vec![pending()],
+                ..seen()
+            }],
             ..observed()
         })
     };
@@ -447,9 +495,12 @@ fn a_pod_that_does_not_start_in_time_ends_the_build() {
 #[test]
 fn a_quota_is_waited_for() {
     let refused = |words: &str| Observed {
-        job: None,
-        pods: vec![],
         refused: Some(words.into()),
+        jobs: vec![Seen {
+            job: None,
+            pods: vec![],
+            ..seen()
+        }],
         ..observed()
     };
     let quota = plan(&refused("jobs.batch is forbidden: exceeded quota: few"));
@@ -466,10 +517,13 @@ fn a_quota_is_waited_for() {
 #[test]
 fn pods_that_are_refused_end_the_build_and_its_job() {
     let plan = plan(&Observed {
-        pods: vec![],
-        warnings: vec![Warning {
-            reason: "FailedCreate".into(),
-            message: "violates PodSecurity \"restricted:latest\"".into(),
+        jobs: vec![Seen {
+            pods: vec![],
+            warnings: vec![Warning {
+                reason: "FailedCreate".into(),
+                message: "violates PodSecurity \"restricted:latest\"".into(),
+            }],
+            ..seen()
         }],
         ..observed()
     });
@@ -483,8 +537,11 @@ fn pods_that_are_refused_end_the_build_and_its_job() {
 #[test]
 fn a_job_that_somebody_deleted_is_not_made_again() {
     let before = done(Observed {
-        job: None,
-        pods: vec![],
+        jobs: vec![Seen {
+            job: None,
+            pods: vec![],
+            ..seen()
+        }],
         ..observed()
     });
     let plan = plan(&before);
@@ -497,7 +554,10 @@ fn a_job_that_goes_is_waited_for() {
     let mut going = job();
     going.metadata.deletion_timestamp = Some(Time(after(9)));
     let plan = plan(&Observed {
-        job: Some(going),
+        jobs: vec![Seen {
+            job: Some(going),
+            ..seen()
+        }],
         ..observed()
     });
     assert_eq!(outcome(&plan), None);
@@ -513,13 +573,19 @@ fn a_cancelled_build_ends_when_nothing_of_it_runs() {
         [Action::DeleteJob { .. }]
     ));
     let dying = plan(&cancelled(Observed {
-        job: None,
+        jobs: vec![Seen {
+            job: None,
+            ..seen()
+        }],
         ..observed()
     }));
     assert_eq!(outcome(&dying), None, "its pod still runs");
     let gone = plan(&cancelled(Observed {
-        job: None,
-        pods: vec![],
+        jobs: vec![Seen {
+            job: None,
+            pods: vec![],
+            ..seen()
+        }],
         ..observed()
     }));
     assert_eq!(outcome(&gone), Some(BuildOutcome::Cancelled));
@@ -529,7 +595,10 @@ fn a_cancelled_build_ends_when_nothing_of_it_runs() {
 #[test]
 fn a_push_that_was_faster_than_the_cancellation_counts() {
     let plan = plan(&cancelled(Observed {
-        pods: vec![pushed()],
+        jobs: vec![Seen {
+            pods: vec![pushed()],
+            ..seen()
+        }],
         ..observed()
     }));
     assert_eq!(outcome(&plan), Some(BuildOutcome::Published));
@@ -538,8 +607,11 @@ fn a_push_that_was_faster_than_the_cancellation_counts() {
 #[test]
 fn a_result_that_nobody_could_read_is_a_failure() {
     let plan = plan(&Observed {
-        job: Some(ended("Complete", "Completed")),
-        pods: vec![],
+        jobs: vec![Seen {
+            job: Some(ended("Complete", "Completed")),
+            pods: vec![],
+            ..seen()
+        }],
         ..observed()
     });
     assert_eq!(succeeded(&plan), ("False".into(), "InternalError".into()));
@@ -548,9 +620,12 @@ fn a_result_that_nobody_could_read_is_a_failure() {
 #[test]
 fn nothing_is_made_for_a_build_whose_image_is_gone_or_going() {
     let none = Observed {
-        job: None,
-        pods: vec![],
         image: None,
+        jobs: vec![Seen {
+            job: None,
+            pods: vec![],
+            ..seen()
+        }],
         ..observed()
     };
     assert_eq!(plan(&none), Plan::default());
@@ -594,11 +669,17 @@ fn a_running_build_says_which_container_runs_and_then_writes_nothing() {
 #[test]
 fn the_job_of_a_success_goes_after_a_while_and_that_of_a_failure_stays() {
     let success = done(Observed {
-        pods: vec![pushed()],
+        jobs: vec![Seen {
+            pods: vec![pushed()],
+            ..seen()
+        }],
         ..observed()
     });
     let success = Observed {
-        job: Some(ended("Complete", "Completed")),
+        jobs: vec![Seen {
+            job: Some(ended("Complete", "Completed")),
+            ..success.jobs[0].clone()
+        }],
         ..success
     };
     let soon = plan(&success);
@@ -613,8 +694,11 @@ fn the_job_of_a_success_goes_after_a_while_and_that_of_a_failure_stays() {
         [Action::DeleteJob { .. }]
     ));
     let failure = done(Observed {
-        job: Some(ended("Failed", "PodFailurePolicy")),
-        pods: vec![broken(Reason::BuildFailed)],
+        jobs: vec![Seen {
+            job: Some(ended("Failed", "PodFailurePolicy")),
+            pods: vec![broken(Reason::BuildFailed)],
+            ..seen()
+        }],
         ..observed()
     });
     assert_eq!(
@@ -629,13 +713,14 @@ fn the_job_of_a_success_goes_after_a_while_and_that_of_a_failure_stays() {
 #[test]
 fn the_job_of_a_success_is_not_ended_before_it_completes() {
     // After a restart: the pod is not read any more, and the Job controller is a second late.
-    let recorded = Observed {
-        pods: vec![],
-        ..done(Observed {
+    let mut recorded = done(Observed {
+        jobs: vec![Seen {
             pods: vec![pushed()],
-            ..observed()
-        })
-    };
+            ..seen()
+        }],
+        ..observed()
+    });
+    recorded.jobs[0].pods.clear();
     assert_eq!(plan(&recorded).cleanup, []);
 }
 
@@ -643,7 +728,10 @@ fn the_job_of_a_success_is_not_ended_before_it_completes() {
 fn a_recorded_failure_leaves_no_job_running() {
     let recorded = done(Observed {
         now: after(1000),
-        pods: vec![pending()],
+        jobs: vec![Seen {
+            pods: vec![pending()],
+            ..seen()
+        }],
         ..observed()
     });
     let plan = plan(&recorded);
@@ -664,8 +752,11 @@ fn a_newer_push_supersedes() {
         retry_after: None,
     };
     let plan = plan(&Observed {
-        job: Some(ended("Failed", "PodFailurePolicy")),
-        pods: vec![over("p1", "push", 46, Outcome::Failed(Box::new(failed)))],
+        jobs: vec![Seen {
+            job: Some(ended("Failed", "PodFailurePolicy")),
+            pods: vec![over("p1", "push", 46, Outcome::Failed(Box::new(failed)))],
+            ..seen()
+        }],
         ..observed()
     });
     assert_eq!(outcome(&plan), Some(BuildOutcome::Superseded));
@@ -677,13 +768,19 @@ fn the_statuses_of_a_success_and_of_a_failure_are_golden() {
         serde_yaml_ng::to_string(&plan(&observed).status.expect("status changes")).unwrap()
     };
     let success = yaml(Observed {
-        pods: vec![pushed()],
+        jobs: vec![Seen {
+            pods: vec![pushed()],
+            ..seen()
+        }],
         ..observed()
     });
     expect_test::expect_file!["../../tests/golden/build-status-published.yaml"].assert_eq(&success);
     let failure = yaml(Observed {
-        job: Some(ended("Failed", "PodFailurePolicy")),
-        pods: vec![broken(Reason::BuildFailed)],
+        jobs: vec![Seen {
+            job: Some(ended("Failed", "PodFailurePolicy")),
+            pods: vec![broken(Reason::BuildFailed)],
+            ..seen()
+        }],
         ..observed()
     });
     expect_test::expect_file!["../../tests/golden/build-status-failed.yaml"].assert_eq(&failure);

@@ -306,15 +306,6 @@ pub const NOT_YET: &[NotYet] = &[
         asked: |spec| unless_default::<DeletionPolicy>(&spec.deletion_policy),
         remedy: "use Retain, and delete the image in the registry",
     },
-    // Not a leaf of its own: the list is honoured as long as it has one entry.
-    NotYet {
-        path: "output.platforms",
-        asked: |spec| {
-            let count = spec.output.platforms.len();
-            (count > 1).then(|| format!("a list of {count}"))
-        },
-        remedy: "use one platform for each NixImage",
-    },
     NotYet {
         path: "source.git.url",
         asked: |spec| {
@@ -338,7 +329,7 @@ pub const NOT_YET: &[NotYet] = &[
 ];
 
 /// Leaves of which some values are refused and the others honoured: in both lists.
-pub const PARTLY: &[&str] = &["output.platforms", "source.git.url", "build.substituters"];
+pub const PARTLY: &[&str] = &["source.git.url", "build.substituters"];
 
 const fn oci(path: &'static str) -> NotYet {
     NotYet {
@@ -382,7 +373,7 @@ pub const HONOURED: &[Honoured] = &[
     honoured("output.caConfigMapRef.name", "build::order"),
     honoured("output.caConfigMapRef.key", "build::order"),
     honoured("output.plainHTTP", "build::order"),
-    honoured("output.platforms.platform", "build::order"),
+    honoured("output.platforms.platform", "build::tests::platforms"),
     honoured("output.platforms.attribute", "build::order"),
     honoured("output.platforms.nodeSelector", "build::order"),
     honoured("output.platforms.resources.requests", "build::order"),

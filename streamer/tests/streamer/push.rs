@@ -19,6 +19,8 @@ use firn_streamer::store_path::StorePath;
 use firn_streamer::target::{PUSH_PATIENCE, Target};
 use firn_streamer::{check, publish, push};
 
+#[path = "push/index.rs"]
+mod index;
 #[path = "push/others.rs"]
 mod others;
 #[path = "push/poison.rs"]
@@ -34,6 +36,8 @@ struct Pod {
     published: Option<Published>,
     tags: Vec<String>,
     level: Option<u8>,
+    platform: &'static str,
+    temporary_tag: Option<String>,
 }
 
 impl Pod {
@@ -61,6 +65,8 @@ impl Pod {
             published: None,
             tags: vec!["latest".into()],
             level: None,
+            platform: "linux/amd64",
+            temporary_tag: None,
         };
         for package in &pod.packages {
             pod.write(package);
@@ -137,7 +143,7 @@ impl Pod {
 
     fn build(&self) -> run::Build {
         run::Build {
-            platform: "linux/amd64".into(),
+            platform: self.platform.into(),
             source: run::Source {
                 url: "https://git.example/app".into(),
                 reference: None,
@@ -175,6 +181,7 @@ impl Pod {
                 output: Output {
                     repository: format!("{}/{REPOSITORY}", self.registry.host()),
                     tags: self.tags.clone(),
+                    temporary_tag: self.temporary_tag.clone(),
                     plain_http: true,
                 },
                 work: Work::Build(Box::new(self.build())),
@@ -211,6 +218,7 @@ impl Pod {
         self.published = Some(Published {
             digest: pushed.digest.clone(),
             drv_path: pushed.drv_path.clone(),
+            index: None,
         });
         self.hand_off();
     }
@@ -433,6 +441,7 @@ async fn check_tells_what_is_still_there() {
         pod.published = Some(Published {
             digest: digest.clone(),
             drv_path: first.drv_path.clone(),
+            index: None,
         });
         let passed = check::check(&pod.settings(), &pod.build()).await.unwrap();
         assert_eq!(passed, Outcome::Passed);
@@ -497,7 +506,9 @@ async fn publish_moves_tags_to_what_is_there_only() {
     assert_eq!(
         done.unwrap(),
         Outcome::Published {
-            digest: first.digest.clone()
+            digest: first.digest.clone(),
+            media_type: None,
+            note: None,
         }
     );
     assert_eq!(pod.tagged("stable"), Some(first.digest));

@@ -175,6 +175,7 @@ fn orders(registry: &FakeRegistry, repository: &str, compression: Compression) -
         output: run::Output {
             repository: format!("{}/{repository}", registry.host()),
             tags: vec!["latest".into()],
+            temporary_tag: None,
             plain_http: true,
         },
         work: Work::Build(Box::new(run::Build {

@@ -12,8 +12,17 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use super::super::tests::{build, image};
 use super::*;
 
+fn made(build: &NixImageBuild, image: Option<&NixImage>) -> Result<Order, Failure> {
+    let known = Known {
+        build,
+        image,
+        previous: None,
+    };
+    order(known, parts(build)[0], &[], &Site::default())
+}
+
 fn ordered(build: &NixImageBuild, image: Option<&NixImage>) -> (Order, Run) {
-    let order = order(build, image, &Site::default()).unwrap();
+    let order = made(build, image).unwrap();
     let run = serde_json::from_str(&order.run).unwrap();
     (order, run)
 }
@@ -21,7 +30,7 @@ fn ordered(build: &NixImageBuild, image: Option<&NixImage>) -> (Order, Run) {
 fn work(run: Run) -> run::Build {
     match run.work {
         Work::Build(build) => *build,
-        Work::Publish { .. } => panic!("not a build"),
+        Work::Publish { .. } | Work::Index { .. } => panic!("not a build"),
     }
 }
 
@@ -136,7 +145,7 @@ fn moving_tags_takes_one_container_and_the_published_digest() {
             digest: "sha256:aa".into()
         }
     );
-    assert!(super::order(&build, Some(&image()), &Site::default()).is_err());
+    assert!(made(&build, Some(&image())).is_err());
 }
 
 #[test]
@@ -170,7 +179,7 @@ fn placement_and_store_are_those_of_the_spec() {
 #[test]
 fn the_deadline_covers_waiting_and_every_attempt() {
     let mut build = build();
-    let minutes = |build: &NixImageBuild| deadline(build).as_secs() / 60;
+    let minutes = |build: &NixImageBuild| deadline(build, parts(build)[0]).as_secs() / 60;
     assert_eq!(minutes(&build), 15 + 2 * (15 + 60 + 20));
     build.spec.build.retries = 0;
     assert_eq!(minutes(&build), 15 + 15 + 60 + 20);
@@ -187,7 +196,7 @@ fn labels_that_do_not_fit_are_refused_with_the_remedy() {
             .labels
             .insert(n.to_string(), "x".repeat(4000));
     }
-    let failure = order(&build, None, &Site::default()).unwrap_err();
+    let failure = made(&build, None).unwrap_err();
     assert_eq!(failure.reason, Reason::NotSupported);
     assert!(failure.message.contains("shorten them"));
 }

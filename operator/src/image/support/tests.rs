@@ -139,11 +139,6 @@ fn what_is_not_supported_is_named_with_value_and_remedy() {
             "spec.output.tagPolicy: Keep",
         ),
         (
-            "/output/platforms",
-            json!([{"platform": "linux/amd64"}, {"platform": "linux/arm64"}]),
-            "spec.output.platforms: a list of 2",
-        ),
-        (
             "/output/layers/profile",
             json!("DockerTools"),
             "spec.output.layers.profile",

@@ -18,6 +18,7 @@ const UNCHECKED: Habits = Habits {
     immutable_tags: false,
     zstd: true,
     checks: false,
+    deletions: firn_oci::testing::Deletions::Tag,
 };
 
 impl Pod {
@@ -190,6 +191,7 @@ mod registry_writer {
             pod.published = Some(Published {
                 digest,
                 drv_path: first.drv_path.clone(),
+                index: None,
             });
             let again = pod.push().await;
             assert_eq!((&again.digest, again.bytes_pushed), (&first.digest, 0));
@@ -291,6 +293,7 @@ mod lost {
         pod.published = Some(Published {
             digest: format!("sha256:{}", "0".repeat(64)),
             drv_path: first.drv_path.clone(),
+            index: None,
         });
         let second = pod.push().await;
         assert_eq!((second.digest, second.bytes_pushed), (first.digest, 0));
@@ -306,6 +309,7 @@ mod lost {
             pod.published = Some(Published {
                 digest: Digest::of(document).to_string(),
                 drv_path: first.drv_path.clone(),
+                index: None,
             });
             assert_eq!(pod.push().await.digest, first.digest);
         }
