@@ -36,6 +36,7 @@ pub mod run;
 pub mod schema;
 pub mod signing;
 pub mod source;
+pub mod ssh;
 pub mod trigger;
 
 pub use build::{NixImageBuild, NixImageBuildSpec};
