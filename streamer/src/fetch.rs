@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::ca;
 use crate::failure::{Failure, Result, chain};
-use crate::git::{Credentials, Git, PROTOCOLS};
+use crate::git::{Credentials, Git, PROTOCOLS, PROTOCOLS_WITH_SSH, SshFiles};
 use crate::handoff::{self, Fetched};
 use crate::nix::Nix;
 use crate::nix::config::{Home, base_environment};
@@ -46,19 +46,31 @@ pub async fn fetch(
 async fn fetch_all(settings: &Settings, build: &Build, stop: &Stop) -> Result<()> {
     let source = &build.source;
     let secret = settings.paths.at(pod::SOURCE_SECRET);
-    let credentials = Credentials::read(&secret)?;
+    let credentials = Credentials::read(&secret, &source.url)?;
     let internal = |error: io::Error| Failure::internal(&error);
     let bundle = settings.paths.tmp().join("ca-bundle.crt");
     let mounts = [pod::SOURCE_CA, pod::SOURCE_SECRET, pod::SUBSTITUTER_CA];
     let bundle = ca::bundle(settings, &mounts, &bundle).map_err(internal)?;
     let extra = nix_credentials(settings, &credentials, source).map_err(internal)?;
     let home = Home::create(settings, build, bundle.as_deref(), &extra).map_err(internal)?;
+    // Until the inputs are there too: some may come by ssh.
+    let ssh = match &credentials {
+        Credentials::Ssh(keys) => {
+            Some(SshFiles::write(&settings.paths.tmp(), keys).map_err(internal)?)
+        }
+        Credentials::None | Credentials::Basic { .. } | Credentials::Bearer(_) => None,
+    };
     let git = Git {
         source,
         credentials: &credentials,
+        ssh: ssh.as_ref(),
         ca_bundle: bundle.as_deref(),
         environment: &base_environment(settings, home.directory()),
-        protocols: PROTOCOLS,
+        protocols: if ssh.is_some() {
+            PROTOCOLS_WITH_SSH
+        } else {
+            PROTOCOLS
+        },
         deadline: Instant::now() + Duration::from_secs(source.timeout_seconds),
         stop,
     };
@@ -140,7 +152,11 @@ fn input_failure(errors: &str) -> Option<Reason> {
     }
     let errors = errors.to_lowercase();
     let says = |phrases: &[&str]| phrases.iter().any(|phrase| errors.contains(phrase));
+    if says(&["host key verification failed"]) {
+        return Some(Reason::HostKeyUnknown);
+    }
     if says(&[
+        "permission denied (publickey",
         "authentication failed",
         "could not read username",
         "http error 401",
@@ -307,6 +323,10 @@ mod tests {
             (
                 "error: unable to download 'https://x/y': Could not resolve host",
                 Some(Reason::SourceUnreachable),
+            ),
+            (
+                "No ED25519 host key is known for x\nHost key verification failed.\nfatal: Could not read from remote repository.",
+                Some(Reason::HostKeyUnknown),
             ),
             (
                 "fatal: could not read Username for 'https://x'",

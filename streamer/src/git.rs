@@ -2,6 +2,7 @@
 
 mod classify;
 mod credentials;
+mod ssh;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -9,10 +10,12 @@ use std::path::{Path, PathBuf};
 
 use firn_crd::exit::Reason;
 use firn_crd::run::Source;
+use firn_crd::ssh::{SshUrl, Trouble, essence as ssh_essence};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
 pub use credentials::Credentials;
+pub use ssh::SshFiles;
 
 use crate::failure::{Failure, Result, chain, plain};
 use crate::program::{Program, ProgramError};
@@ -20,6 +23,8 @@ use crate::stop::Stop;
 
 /// Transports that git may use: no `file` (submodules, redirects), no `ext` (runs programs).
 pub const PROTOCOLS: &str = "https:http";
+/// The same where there are keys for ssh.
+pub const PROTOCOLS_WITH_SSH: &str = "https:http:ssh";
 /// How far back a commit is looked for behind its branch when the server gives no commits by
 /// name, before the whole history is asked for.
 const DEEPEN: u32 = 200;
@@ -33,6 +38,8 @@ pub struct Git<'a> {
     pub source: &'a Source,
     /// For its server.
     pub credentials: &'a Credentials,
+    /// The same as files, if the source is by ssh.
+    pub ssh: Option<&'a SshFiles>,
     /// Trusted certificates.
     pub ca_bundle: Option<&'a Path>,
     /// What every program gets: `PATH`, `HOME`, proxies.
@@ -154,6 +161,14 @@ impl Git<'_> {
 
     fn failure(&self, errors: &str) -> Failure {
         let errors = self.credentials.redact(errors);
+        let Source { url, commit, .. } = self.source;
+        if let Some(trouble) = Trouble::of(&errors).filter(|_| SshUrl::is(url)) {
+            let (cause, remedy) = (ssh_essence(&errors), trouble.remedy());
+            return Failure::new(
+                trouble.reason(),
+                format!("git could not fetch {commit} from {url}: {cause}: {remedy}"),
+            );
+        }
         let (reason, remedy) = classify::classify(&errors);
         let told = match (reason, self.credentials) {
             (Reason::SourceAuthFailed, Credentials::None) => {
@@ -167,7 +182,6 @@ impl Git<'_> {
             }
             _ => classify::essence(&errors),
         };
-        let Source { url, commit, .. } = self.source;
         Failure::new(
             reason,
             format!("git could not fetch {commit} from {url}: {told}: {remedy}"),
@@ -246,6 +260,10 @@ impl Git<'_> {
             ]
             .map(|(name, value)| (name.to_owned(), value.into())),
         );
+        if let Some(ssh) = self.ssh {
+            environment.insert("GIT_SSH_COMMAND".into(), ssh.command().into());
+            environment.insert("GIT_SSH_VARIANT".into(), "ssh".into());
+        }
         environment.insert("GIT_CONFIG_COUNT".into(), config.len().to_string().into());
         for (index, (key, value)) in config.into_iter().enumerate() {
             environment.insert(format!("GIT_CONFIG_KEY_{index}"), key.into());

@@ -10,6 +10,7 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use firn_crd::exit::Reason;
+use firn_crd::ssh::{self, Keys, SshUrl};
 
 use crate::failure::{Failure, Result};
 
@@ -27,11 +28,17 @@ pub enum Credentials {
     },
     /// A bearer token.
     Bearer(String),
+    /// A private key for ssh, and the host keys that are believed.
+    Ssh(Keys),
 }
 
 impl Credentials {
-    /// Reads `username` and `password`, or `bearerToken`. A missing directory means none.
-    pub fn read(directory: &Path) -> Result<Self> {
+    /// Reads what `url` needs: `identity` and `known_hosts` for ssh, else `username` and `password`,
+    /// or `bearerToken`. A missing directory means none, which is a failure for ssh.
+    pub fn read(directory: &Path, url: &str) -> Result<Self> {
+        if SshUrl::is(url) {
+            return ssh_keys(directory).map(Self::Ssh);
+        }
         let read = |key: &str| read_key(directory, key);
         let (username, password) = (read("username")?, read("password")?);
         match (read("bearerToken")?, username, password) {
@@ -51,7 +58,7 @@ impl Credentials {
     /// Key and value of git's configuration that send the credentials to `url`'s origin.
     pub fn git_config(&self, url: &str) -> Option<(String, String)> {
         let header = match self {
-            Self::None => return None,
+            Self::None | Self::Ssh(_) => return None,
             Self::Basic { username, password } => {
                 let pair = BASE64.encode(format!("{username}:{password}"));
                 format!("Authorization: Basic {pair}")
@@ -68,7 +75,7 @@ impl Credentials {
             Self::Basic { username, password } => Some(format!(
                 "machine {host} login {username} password {password}\n"
             )),
-            Self::None | Self::Bearer(_) => None,
+            Self::None | Self::Bearer(_) | Self::Ssh(_) => None,
         }
     }
 
@@ -76,7 +83,7 @@ impl Credentials {
     pub fn access_token(&self, url: &str) -> Option<String> {
         let host = host(url)?;
         match self {
-            Self::None => None,
+            Self::None | Self::Ssh(_) => None,
             Self::Basic {
                 password: token, ..
             }
@@ -93,6 +100,7 @@ impl Credentials {
             Self::None => return text.to_owned(),
             Self::Basic { password, .. } => password,
             Self::Bearer(token) => token,
+            Self::Ssh(keys) => return keys.redact(text),
         };
         let mut clean = text.replace(secret.as_str(), "***");
         if let Self::Basic { username, password } = self {
@@ -108,8 +116,35 @@ impl fmt::Debug for Credentials {
             Self::None => "Credentials::None",
             Self::Basic { .. } => "Credentials::Basic(…)",
             Self::Bearer(_) => "Credentials::Bearer(…)",
+            Self::Ssh(_) => "Credentials::Ssh(…)",
         })
     }
+}
+
+fn ssh_keys(directory: &Path) -> Result<Keys> {
+    let read = |key: &str| match fs::read(directory.join(key)) {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(unreadable(key, &error)),
+    };
+    let (identity, known_hosts) = (read(ssh::IDENTITY)?, read(ssh::KNOWN_HOSTS)?);
+    let field = |key: &str| {
+        let value = if key == ssh::IDENTITY {
+            &identity
+        } else {
+            &known_hosts
+        };
+        value.as_deref()
+    };
+    Keys::read(field)
+        .map_err(|error| Failure::new(error.reason(), format!("the source's Secret {error}")))
+}
+
+fn unreadable(key: &str, error: &io::Error) -> Failure {
+    Failure::new(
+        Reason::SourceAuthFailed,
+        format!("key {key:?} of the source's Secret cannot be read: {error}"),
+    )
 }
 
 fn read_key(directory: &Path, key: &str) -> Result<Option<String>> {
@@ -118,10 +153,7 @@ fn read_key(directory: &Path, key: &str) -> Result<Option<String>> {
         Ok(value) => value,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => {
-            return Err(Failure::new(
-                Reason::SourceAuthFailed,
-                format!("key {key:?} of the source's Secret cannot be read: {error}"),
-            ));
+            return Err(unreadable(key, &error));
         }
     };
     // Editors and `echo` add a line end that nobody means.
@@ -173,7 +205,7 @@ mod tests {
         for (name, value) in files {
             fs::write(dir.path().join(name), value).unwrap();
         }
-        check(Credentials::read(dir.path()))
+        check(Credentials::read(dir.path(), "https://git.example/app"))
     }
 
     fn secret(files: &[(&str, &str)]) -> Credentials {
@@ -202,6 +234,20 @@ mod tests {
                 Reason::SourceAuthFailed
             );
         }
+    }
+
+    #[test]
+    fn a_source_by_ssh_needs_both_keys() {
+        let dir = tempfile::tempdir().unwrap();
+        let reason = || {
+            Credentials::read(dir.path(), "git@git.example:app").map_err(|failure| failure.reason())
+        };
+        assert_eq!(reason(), Err(Reason::SecretMissing));
+        let key = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXk\n-----END OPENSSH PRIVATE KEY-----";
+        fs::write(dir.path().join("identity"), key).unwrap();
+        assert_eq!(reason(), Err(Reason::HostKeyUnknown));
+        fs::write(dir.path().join("known_hosts"), "git.example ssh-ed25519 A").unwrap();
+        assert!(matches!(reason(), Ok(Credentials::Ssh(_))));
     }
 
     #[test]

@@ -64,6 +64,7 @@ async fn checkout(
     Git {
         source: &source,
         credentials: &Credentials::None,
+        ssh: None,
         ca_bundle: None,
         environment: &environment(),
         protocols,
@@ -106,6 +107,70 @@ async fn a_server_without_commits_by_id_is_asked_by_name() {
         std::fs::read_to_string(to.path().join("flake.nix")).unwrap(),
         "one"
     );
+}
+
+#[tokio::test]
+async fn by_ssh_git_gets_the_keys_and_nothing_of_the_machines_configuration() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (dir, bin, tmp, to) = (
+        tempfile::tempdir().unwrap(),
+        tempfile::tempdir().unwrap(),
+        tempfile::tempdir().unwrap(),
+        tempfile::tempdir().unwrap(),
+    );
+    let (_, two) = repository(dir.path());
+    // Stands in for ssh: connects to nobody, runs what git asked for here.
+    let ssh = bin.path().join("ssh");
+    let log = bin.path().join("log");
+    let script = format!(
+        "#!/bin/sh\necho \"$*\" > {}\nfor last; do :; done\nexec sh -c \"$last\"\n",
+        log.display()
+    );
+    std::fs::write(&ssh, script).unwrap();
+    std::fs::set_permissions(&ssh, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut environment = environment();
+    let mut path = OsString::from(format!("{}:", bin.path().display()));
+    path.push(environment.get("PATH").unwrap());
+    environment.insert("PATH".into(), path);
+
+    let keys = firn_crd::ssh::Keys {
+        identity: "secret-canary-of-the-key\n".into(),
+        known_hosts: "git.example ssh-ed25519 AAAA\n".into(),
+    };
+    let files = SshFiles::write(tmp.path(), &keys).unwrap();
+    let (_never, stop) = Stop::never();
+    let fetch = async |path: &str| {
+        let source = Source {
+            url: format!("ssh://git@git.example{path}"),
+            reference: Some("refs/heads/main".into()),
+            commit: two.clone(),
+            dir: String::new(),
+            timeout_seconds: 60,
+        };
+        Git {
+            source: &source,
+            credentials: &Credentials::Ssh(keys.clone()),
+            ssh: Some(&files),
+            ca_bundle: None,
+            environment: &environment,
+            protocols: PROTOCOLS_WITH_SSH,
+            deadline: Instant::now() + Duration::from_secs(60),
+            stop: &stop,
+        }
+        .checkout(to.path())
+        .await
+    };
+    fetch(&dir.path().display().to_string()).await.unwrap();
+    let text = std::fs::read_to_string(to.path().join("flake.nix")).unwrap();
+    assert_eq!(text, "two");
+    let arguments = std::fs::read_to_string(&log).unwrap();
+    assert!(
+        arguments.starts_with("-F none -o BatchMode=yes"),
+        "{arguments}"
+    );
+    assert!(!arguments.contains("canary"), "{arguments}");
+    let failure = fetch("/nowhere").await.unwrap_err();
+    assert_eq!(failure.reason(), Reason::SourceInvalid, "{failure:?}");
 }
 
 #[tokio::test]
