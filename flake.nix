@@ -38,6 +38,7 @@
             mkdir -p $out/usr/bin $out/usr/lib/git-core $out/etc/ssl/certs
             cp ${pkgs.cacert}/etc/ssl/certs/ca-bundle.crt $out/etc/ssl/certs/ca-certificates.crt
             cp ${pkgs.pkgsStatic.gitMinimal}/bin/git $out/usr/bin/
+            cp ${pkgs.pkgsStatic.openssh}/bin/ssh $out/usr/bin/
             for program in git-remote-http git-submodule git-sh-setup git-sh-i18n git-sh-i18n--envsubst; do
               cp -L ${pkgs.pkgsStatic.gitMinimal}/libexec/git-core/$program $out/usr/lib/git-core/
             done

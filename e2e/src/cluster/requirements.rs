@@ -22,6 +22,8 @@ const RUN: &[Need] = &[
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("conntrack", "conntrack"),
+    ("ssh", "openssh-client"),
+    ("ssh-keygen", "openssh-client"),
 ];
 /// The lowest Go release that the modules take.
 const GO: &str = "1.26";

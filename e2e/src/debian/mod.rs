@@ -30,13 +30,16 @@ pub const LOCK: &str = include_str!("../../debian/forky-amd64.lock");
 
 /// What the images take from Debian; their dependencies follow. forky is the oldest suite with
 /// Nix 2.34.
-pub const ROOTS: [&str; 6] = [
+pub const ROOTS: [&str; 8] = [
     "base-files",
     "bash-static",
     "busybox-static",
     "ca-certificates",
     "git",
     "nix-bin",
+    "openssh-client",
+    // For tests of sources by ssh: nothing of it gets into an image.
+    "openssh-server",
 ];
 
 /// An unpacked tree of packages and the versions that are really in it.
