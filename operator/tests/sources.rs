@@ -136,6 +136,42 @@ async fn head_tags_and_commits_are_resolved_too() {
 }
 
 #[tokio::test]
+async fn the_highest_tag_of_a_range_is_found_whatever_the_server_speaks() {
+    for protocol in [Protocol::V2, Protocol::V0] {
+        let repository = Repository::new();
+        let old = repository.commit(&[("flake.lock", "locked 1")]);
+        repository.git(&["tag", "v1.9.0"]);
+        repository.git(&["tag", "-a", "-m", "annotated", "v1.10.0"]);
+        repository.commit(&[("flake.lock", "locked 2")]);
+        for tag in ["v2.0.0-rc.1", "v2.0.0", "1.x", "nightly"] {
+            repository.git(&["tag", tag]);
+        }
+        let server = Server::start(&repository, Access::Public, protocol).await;
+        let range = |range: &str| {
+            query(Git {
+                target: Target::Semver(range.into()),
+                ..git(server.url())
+            })
+        };
+        let revision = found(&range("1.x")).await;
+        assert_eq!(revision.reference.as_deref(), Some("refs/tags/v1.10.0"));
+        assert_eq!(
+            (&revision.commit, revision.lock_hash),
+            (&old, Some(sha256(b"locked 1")))
+        );
+        let (kind, message) = failed(&range(">=3")).await;
+        assert_eq!(kind, Kind::RevisionNotFound);
+        assert!(
+            message.contains("\">=3\" (looked at 6 tags, 4 of them"),
+            "{message}"
+        );
+        let (kind, message) = failed(&range("newest")).await;
+        assert_eq!(kind, Kind::Invalid);
+        assert!(message.contains("ref.semver: \"newest\""), "{message}");
+    }
+}
+
+#[tokio::test]
 async fn what_does_not_exist_is_named() {
     let repository = Repository::new();
     repository.commit(&[("flake.lock", "x")]);
@@ -389,6 +425,124 @@ async fn a_silent_server_is_given_up_after_the_timeout() {
     .await;
     assert_eq!(kind, Kind::Unreachable);
     assert!(message.contains("within 1 s"), "{message}");
+}
+
+/// Stands in for the operator as git's ssh program: has the keys where they belong, connects to
+/// nobody, and runs what git asked for here.
+fn stand_in_for_ssh(folder: &std::path::Path) -> std::path::PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    let identity = folder.join("identity");
+    std::fs::write(&identity, cluster::IDENTITY).unwrap();
+    let script = format!(
+        "#!/bin/sh\n\
+         own=$(dirname \"$0\")\n\
+         [ \"$(stat -c %a \"$own\")\" = 700 ] || {{ echo 'fatal: open folder' >&2; exit 255; }}\n\
+         [ \"$(stat -c %a \"$own/identity\")\" = 600 ] || {{ echo 'fatal: open key' >&2; exit 255; }}\n\
+         cmp -s \"$own/identity\" {} || {{ echo 'git@h: Permission denied (publickey).' >&2; exit 255; }}\n\
+         grep -q '^git.example ' \"$own/known_hosts\" || {{ echo 'Host key verification failed.' >&2; exit 255; }}\n\
+         case \"$*\" in *git@git.example*) ;; *) echo \"fatal: $*\" >&2; exit 255;; esac\n\
+         for last; do :; done\n\
+         exec sh -c \"$last\"\n",
+        identity.display()
+    );
+    let program = folder.join("operator");
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    program
+}
+
+#[tokio::test]
+async fn a_source_by_ssh_is_read_with_the_keys_of_its_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let operator = stand_in_for_ssh(folder.path());
+    let repository = Repository::new();
+    let old = repository.commit(&[("flake.lock", "locked 1")]);
+    repository.git(&["tag", "-a", "-m", "first", "v1"]);
+    let new = repository.commit(&[("flake.lock", "locked 2")]);
+    repository.git(&["tag", "0.9.0"]);
+    let path = repository.path().display().to_string();
+    let client = cluster::client().await;
+    let look = async |url: &str, target, secret: Option<&str>| {
+        let sources =
+            Sources::new_with_operator(client.clone(), &Network::default(), operator.clone());
+        let asked = query(Git {
+            target,
+            secret: secret.map(str::to_owned),
+            ..git(url.to_owned())
+        });
+        first(&sources.unwrap(), &asked).await
+    };
+    let url = format!("ssh://git@git.example{path}");
+    for (target, reference, commit, lock) in [
+        (Target::Head, Some("refs/heads/main"), &new, "locked 2"),
+        (
+            Target::Branch("main".into()),
+            Some("refs/heads/main"),
+            &new,
+            "locked 2",
+        ),
+        (
+            Target::Tag("v1".into()),
+            Some("refs/tags/v1"),
+            &old,
+            "locked 1",
+        ),
+        (
+            Target::Semver("<1".into()),
+            Some("refs/tags/0.9.0"),
+            &new,
+            "locked 2",
+        ),
+        (Target::Commit(old.clone()), None, &old, "locked 1"),
+    ] {
+        let found = look(&url, target.clone(), Some("ssh")).await;
+        let Observation::Resolved {
+            revision,
+            incomplete: None,
+            ..
+        } = found
+        else {
+            panic!("{target:?}: {found:?}")
+        };
+        assert_eq!(revision.reference.as_deref(), reference);
+        assert_eq!(&revision.commit, commit);
+        assert_eq!(revision.lock_hash, Some(sha256(lock.as_bytes())));
+    }
+    let gone = format!("git@git.example:{}/gone", path.trim_start_matches('/'));
+    let absent = Target::Branch("absent".into());
+    for (url, target, secret, kind, word) in [
+        (&url, Target::Head, None, Kind::SecretMissing, "secretRef"),
+        (
+            &url,
+            Target::Head,
+            Some("basic"),
+            Kind::SecretMissing,
+            "identity",
+        ),
+        (
+            &url,
+            Target::Head,
+            Some("ssh-without-hosts"),
+            Kind::HostKeyUnknown,
+            "known_hosts",
+        ),
+        (&url, absent, Some("ssh"), Kind::RevisionNotFound, "absent"),
+        (
+            &gone,
+            Target::Head,
+            Some("ssh"),
+            Kind::Invalid,
+            "not appear to be a git repository",
+        ),
+    ] {
+        let found = look(url, target, secret).await;
+        let Observation::Failed { failure, .. } = found else {
+            panic!("{secret:?}: {found:?}")
+        };
+        assert_eq!(failure.kind, kind, "{}", failure.message);
+        assert!(failure.message.contains(word), "{}", failure.message);
+        assert!(!failure.message.contains("canary"), "{}", failure.message);
+    }
 }
 
 #[tokio::test]

@@ -66,7 +66,7 @@ fn succeed(command: &mut Command) -> String {
 }
 
 /// Runs `command` in image `name` with a copy of `share` at /tmp/share; its output, both kinds.
-fn run_in(name: &str, share: &Path, command: &[&str]) -> (bool, String) {
+pub(crate) fn run_in(name: &str, share: &Path, command: &[&str]) -> (bool, String) {
     let (programs, root) = (stand_ins(), tempfile::tempdir().unwrap());
     contents(name, programs.path())
         .write_to(root.path())

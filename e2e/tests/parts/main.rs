@@ -10,3 +10,5 @@ mod images;
 mod packages;
 #[cfg(test)]
 mod registries;
+#[cfg(test)]
+mod ssh;

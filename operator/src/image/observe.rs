@@ -85,8 +85,8 @@ fn asked(git: &GitSource) -> Git {
     Git {
         url: git.url.clone(),
         target: match git.follow() {
-            // A range of versions is refused before anybody asks.
-            Follow::Head | Follow::Semver(_) => Target::Head,
+            Follow::Head => Target::Head,
+            Follow::Semver(range) => Target::Semver(range.to_owned()),
             Follow::Branch(branch) => Target::Branch(branch.to_owned()),
             Follow::Tag(tag) => Target::Tag(tag.to_owned()),
             Follow::Commit(commit) => Target::Commit(commit.to_owned()),

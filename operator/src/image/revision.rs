@@ -59,7 +59,8 @@ pub fn known(status: &SourceStatus, git: &GitSource) -> Option<Revision> {
         Follow::Commit(_) => None,
         Follow::Tag(tag) => Some(format!("refs/tags/{tag}")),
         Follow::Branch(branch) => Some(format!("refs/heads/{branch}")),
-        Follow::Head | Follow::Semver(_) => name.map(|name| {
+        Follow::Semver(_) => name.map(|name| format!("refs/tags/{name}")),
+        Follow::Head => name.map(|name| {
             if name == "HEAD" {
                 name.to_owned()
             } else {
@@ -97,6 +98,8 @@ pub fn whole_seconds(time: jiff::Timestamp) -> Time {
 
 #[cfg(test)]
 mod tests {
+    use firn_crd::source::GitRef;
+
     use super::*;
 
     fn revision(reference: Option<&str>) -> Revision {
@@ -135,6 +138,28 @@ mod tests {
             let status = status(&seen, None, Time("2026-11-24T19:00:00Z".parse().unwrap()));
             assert_eq!(known(&status, &git), Some(seen));
         }
+    }
+
+    #[test]
+    fn the_tag_of_a_range_is_read_back_as_a_tag() {
+        let mut git = GitSource::new("https://git.example/x");
+        git.reference = Some(GitRef {
+            semver: Some("1.x".into()),
+            ..GitRef::default()
+        });
+        let seen = revision(Some("refs/tags/v1.4.0"));
+        let status = status(&seen, None, Time("2026-11-24T19:00:00Z".parse().unwrap()));
+        assert_eq!(
+            status
+                .revision
+                .as_deref()
+                .unwrap()
+                .split_once('@')
+                .unwrap()
+                .0,
+            "v1.4.0"
+        );
+        assert_eq!(known(&status, &git), Some(seen));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use firn_crd::exit::Reason;
 use firn_crd::output::{LayerProfile, TagPolicy};
 use firn_crd::policy::{DeletionPolicy, OnDrift, RunPolicy, Verification};
 use firn_crd::signing::{SbomFormat, SignatureFormat, SigningMode};
-use firn_crd::source::{Follow, GitSource};
+use firn_crd::source::GitSource;
 
 use crate::settings::Allowed;
 
@@ -125,14 +125,6 @@ pub const NOT_YET: &[NotYet] = &[
     oci("source.oci.caConfigMapRef.name"),
     oci("source.oci.caConfigMapRef.key"),
     oci("source.oci.interval"),
-    NotYet {
-        path: "source.git.ref.semver",
-        asked: |spec| match git(spec)?.follow() {
-            Follow::Semver(range) => Some(format!("{range:?}")),
-            _ => None,
-        },
-        remedy: "use ref.branch, ref.tag or ref.commit",
-    },
     NotYet {
         path: "source.git.submodules",
         asked: |spec| when(git(spec)?.submodules, "true"),
@@ -307,14 +299,6 @@ pub const NOT_YET: &[NotYet] = &[
         remedy: "use Retain, and delete the image in the registry",
     },
     NotYet {
-        path: "source.git.url",
-        asked: |spec| {
-            let url = &git(spec)?.url;
-            (!url.starts_with("https://")).then(|| format!("{url:?}"))
-        },
-        remedy: "use an https:// URL",
-    },
-    NotYet {
         path: "build.substituters",
         asked: |spec| {
             let url = spec
@@ -329,7 +313,7 @@ pub const NOT_YET: &[NotYet] = &[
 ];
 
 /// Leaves of which some values are refused and the others honoured: in both lists.
-pub const PARTLY: &[&str] = &["source.git.url", "build.substituters"];
+pub const PARTLY: &[&str] = &["build.substituters"];
 
 const fn oci(path: &'static str) -> NotYet {
     NotYet {
@@ -354,9 +338,10 @@ const fn honoured(path: &'static str, by: &'static str) -> Honoured {
 /// Leaves that are honoured.
 pub const HONOURED: &[Honoured] = &[
     honoured("suspend", "image::tests"),
-    honoured("source.git.url", "image::observe"),
+    honoured("source.git.url", "source::remote"),
     honoured("source.git.ref.branch", "image::observe"),
     honoured("source.git.ref.tag", "image::observe"),
+    honoured("source.git.ref.semver", "source::semver"),
     honoured("source.git.ref.commit", "image::observe"),
     honoured("source.git.dir", "build::order"),
     honoured("source.git.secretRef.name", "build::order"),

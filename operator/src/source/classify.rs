@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use firn_crd::ssh::{self, SshUrl, Trouble};
 use http::{HeaderMap, StatusCode, header};
 use jiff::Timestamp;
 
@@ -123,11 +124,20 @@ pub(crate) fn timeout(url: &str, timeout: Duration) -> SourceFailure {
     )
 }
 
-/// What the git program's last words mean when it failed to fetch `commit`.
-pub(crate) fn git_program(stderr: &str, commit: &str, asked: Asked<'_>) -> SourceFailure {
+/// What the git program's last words mean when it failed to read `subject`: a commit, or the refs.
+pub(crate) fn git_program(stderr: &str, subject: &str, asked: Asked<'_>) -> SourceFailure {
+    if let Some(failure) = by_ssh(stderr, asked) {
+        return failure;
+    }
     let lower = stderr.to_ascii_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| lower.contains(word));
     let url = asked.url;
+    // git's last words are the same whatever ssh said.
+    let last_line = if SshUrl::is(url) {
+        ssh::essence
+    } else {
+        last_line
+    };
     if says(&[
         "not our ref",
         "unadvertised object",
@@ -137,7 +147,7 @@ pub(crate) fn git_program(stderr: &str, commit: &str, asked: Asked<'_>) -> Sourc
         return SourceFailure::new(
             Kind::RevisionNotFound,
             format!(
-                "{url:?} has no commit {commit}, or does not give it away by its id: check \
+                "{url:?} has not got {subject}, or does not give it away by its id: check \
                  source.git.ref"
             ),
         );
@@ -175,10 +185,31 @@ pub(crate) fn git_program(stderr: &str, commit: &str, asked: Asked<'_>) -> Sourc
     SourceFailure::new(
         Kind::Invalid,
         format!(
-            "git cannot read commit {commit} of {url:?}: {}",
+            "git cannot read {subject} of {url:?}: {}",
             last_line(stderr)
         ),
     )
+}
+
+/// What ssh and forges behind it say. `None`: the source is not by ssh, or it is git that speaks.
+fn by_ssh(stderr: &str, asked: Asked<'_>) -> Option<SourceFailure> {
+    let Asked { url, secret } = asked;
+    let trouble = Trouble::of(stderr).filter(|_| SshUrl::is(url))?;
+    let kind = match trouble {
+        Trouble::HostKey => Kind::HostKeyUnknown,
+        Trouble::Identity | Trouble::Repository => Kind::AuthFailed,
+        Trouble::NoRepository | Trouble::Algorithms => Kind::Invalid,
+        Trouble::Connection => Kind::Unreachable,
+    };
+    let cause = super::ls_refs::printable(ssh::essence(stderr).as_bytes());
+    let with = secret.map_or_else(String::new, |secret| format!(" with Secret {secret:?}"));
+    Some(SourceFailure::new(
+        kind,
+        format!(
+            "{url:?} cannot be read{with} ({cause}): {}",
+            trouble.remedy()
+        ),
+    ))
 }
 
 /// How long the server wants to be left alone. Absolute times are compared with the answer's own
@@ -354,6 +385,38 @@ mod tests {
         assert_eq!(
             kind("tcp connect error: Connection refused (os error 111)"),
             Kind::Unreachable
+        );
+    }
+
+    #[test]
+    fn what_ssh_says_has_its_kind_and_names_the_secret() {
+        let end = "fatal: Could not read from remote repository.\n\nPlease make sure you have the correct access rights\nand the repository exists.\n";
+        let says = |words: &str| {
+            let asked = Asked {
+                url: "git@git.example.com:a",
+                secret: Some("deploy"),
+            };
+            let failure = git_program(&format!("{words}\n{end}"), "the list of refs", asked);
+            format!("{:?}: {}", failure.kind, failure.message)
+        };
+        expect_test::expect![[r#"
+            HostKeyUnknown: "git@git.example.com:a" cannot be read with Secret "deploy" (No ED25519 host key is known for git.example.com and you have requested strict checking.): put the server's host key into known_hosts of the source's Secret, after comparing it with what the server's owner says
+            AuthFailed: "git@git.example.com:a" cannot be read with Secret "deploy" (git@git.example.com: Permission denied (publickey).): check that the public half of identity is registered there, and the user in the URL
+            AuthFailed: "git@git.example.com:a" cannot be read with Secret "deploy" (ERROR: Repository not found.): check the URL, and that the identity of the source's Secret may read this repository
+            Invalid: "git@git.example.com:a" cannot be read with Secret "deploy" (fatal: 'a' does not appear to be a git repository): check the path in the URL
+            Unreachable: "git@git.example.com:a" cannot be read with Secret "deploy" (ssh: connect to host git.example.com port 22: Connection refused): check host, port and the network policies (ssh goes past HTTP proxies); this is tried again by itself
+            RevisionNotFound: "git@git.example.com:a" has not got the list of refs, or does not give it away by its id: check source.git.ref"#]]
+        .assert_eq(
+            &[
+                "No ED25519 host key is known for git.example.com and you have requested strict checking.\nHost key verification failed.",
+                "git@git.example.com: Permission denied (publickey).",
+                "ERROR: Repository not found.",
+                "fatal: 'a' does not appear to be a git repository",
+                "ssh: connect to host git.example.com port 22: Connection refused",
+                "fatal: remote error: upload-pack: not our ref 1234",
+            ]
+            .map(says)
+            .join("\n"),
         );
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use firn_crd::ssh::{Keys, KeysError, SshUrl};
 use http::HeaderValue;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{Api, Client};
@@ -28,6 +29,8 @@ pub(crate) enum Credentials {
     },
     /// `Authorization: Bearer`.
     Bearer(String),
+    /// A private key, and the host keys of whom it is for.
+    Ssh(Keys),
 }
 
 impl fmt::Debug for Credentials {
@@ -35,12 +38,14 @@ impl fmt::Debug for Credentials {
         f.write_str(match self {
             Self::Basic { .. } => "Basic(…)",
             Self::Bearer(_) => "Bearer(…)",
+            Self::Ssh(_) => "Ssh(…)",
         })
     }
 }
 
 impl Credentials {
-    /// The value of `Authorization`. `None`: a token with line feeds or other control characters.
+    /// The value of `Authorization`. `None`: a token with line feeds or other control characters,
+    /// or nothing that HTTP knows.
     pub(crate) fn authorization(&self) -> Option<HeaderValue> {
         let text = match self {
             Self::Basic { username, password } => {
@@ -50,6 +55,7 @@ impl Credentials {
                 )
             }
             Self::Bearer(token) => format!("Bearer {token}"),
+            Self::Ssh(_) => return None,
         };
         let mut value = HeaderValue::from_str(&text).ok()?;
         value.set_sensitive(true);
@@ -73,12 +79,24 @@ pub(crate) async fn read(
     git: &Git,
 ) -> Result<Trust, SourceFailure> {
     let mut trust = Trust::default();
+    let by_ssh = SshUrl::is(&git.url);
+    if by_ssh && git.secret.is_none() {
+        return Err(SourceFailure::new(
+            Kind::SecretMissing,
+            "a source by ssh needs a Secret with identity and known_hosts: name it in \
+             source.git.secretRef",
+        ));
+    }
     if let Some(name) = &git.secret {
         let api = Api::<Secret>::namespaced(client.clone(), namespace);
         let secret = get("Secret", namespace, name, api.get(name)).await?;
         let data = secret.data.unwrap_or_default();
         let field = |key: &str| data.get(key).map(|value| value.0.as_slice());
-        trust.credentials = credentials(name, namespace, field)?;
+        trust.credentials = if by_ssh {
+            Some(keys(name, namespace, field)?)
+        } else {
+            credentials(name, namespace, field)?
+        };
         trust.ca = field("ca.crt").map(<[u8]>::to_vec);
     }
     if let Some((name, key)) = &git.ca {
@@ -107,7 +125,26 @@ pub(crate) async fn read(
     Ok(trust)
 }
 
-/// The credentials of a Secret. `None`: it holds only a certificate.
+/// The keys of a Secret for ssh.
+fn keys<'a>(
+    name: &str,
+    namespace: &str,
+    field: impl Fn(&str) -> Option<&'a [u8]>,
+) -> Result<Credentials, SourceFailure> {
+    Keys::read(field).map(Credentials::Ssh).map_err(|error| {
+        let kind = match error {
+            KeysError::NoIdentity => Kind::SecretMissing,
+            KeysError::NoKnownHosts | KeysError::NotText => Kind::HostKeyUnknown,
+            KeysError::NotAKey | KeysError::Passphrase => Kind::AuthFailed,
+        };
+        SourceFailure::new(
+            kind,
+            format!("Secret {name:?} in namespace {namespace:?} {error} (source.git.secretRef)"),
+        )
+    })
+}
+
+/// The credentials of a Secret for https. `None`: it holds only a certificate.
 fn credentials<'a>(
     name: &str,
     namespace: &str,
@@ -251,6 +288,30 @@ mod tests {
         says(&[("password", "p")], "no username");
         says(&[("identity", "ssh")], "holds no credentials");
         says(&[("bearerToken", "a\nb")], "control characters");
+    }
+
+    #[test]
+    fn a_secret_for_ssh_that_cannot_be_used_is_named() {
+        let key = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3Bl\n-----END OPENSSH PRIVATE KEY-----\n";
+        let of = |pairs: &[(&'static str, &'static str)]| {
+            let map: BTreeMap<_, _> = pairs.iter().copied().collect();
+            keys("deploy", "shop", |key| map.get(key).map(|v| v.as_bytes()))
+                .map_err(|failure| (failure.kind, failure.message))
+        };
+        assert!(of(&[("identity", key), ("known_hosts", "h ssh-rsa A")]).is_ok());
+        for (pairs, kind) in [
+            (&[("identity", key)][..], Kind::HostKeyUnknown),
+            (&[("known_hosts", "h ssh-rsa A")], Kind::SecretMissing),
+            (&[("username", "u"), ("password", "p")], Kind::SecretMissing),
+            (
+                &[("identity", "x"), ("known_hosts", "h ssh-rsa A")],
+                Kind::AuthFailed,
+            ),
+        ] {
+            let (found, message) = of(pairs).unwrap_err();
+            assert_eq!(found, kind, "{message}");
+            assert!(message.contains(r#""deploy""#), "{message}");
+        }
     }
 
     #[test]

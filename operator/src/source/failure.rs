@@ -16,6 +16,8 @@ pub enum Kind {
     CredentialsForbidden,
     /// The Secret or `ConfigMap` does not exist, or lacks a key.
     SecretMissing,
+    /// Nobody the source's Secret names vouches for the ssh server's host key.
+    HostKeyUnknown,
     /// There is no such branch, tag or commit.
     RevisionNotFound,
     /// The server does not answer, or with 5xx.
@@ -39,6 +41,7 @@ impl Kind {
             Self::AuthFailed => Reason::SourceAuthFailed,
             Self::CredentialsForbidden => Reason::CredentialsForbidden,
             Self::SecretMissing => Reason::SecretMissing,
+            Self::HostKeyUnknown => Reason::HostKeyUnknown,
             Self::RevisionNotFound => Reason::RevisionNotFound,
             Self::Unreachable | Self::RateLimited => Reason::SourceUnreachable,
             Self::CertificateUnknown | Self::Invalid => Reason::SourceInvalid,

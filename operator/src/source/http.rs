@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::classify::{self, Asked};
 use super::credentials::Trust;
+use super::git_program::Place;
 use super::ls_refs::{self, Advertisement, AnswerError, Ref};
 use super::{Git, Kind, SourceFailure, Target};
 use crate::settings::Network;
@@ -56,6 +57,15 @@ impl Remote {
             trust,
             secret,
         })
+    }
+
+    /// What the git program is to know of it.
+    pub(crate) fn place(&self) -> Place<'_> {
+        Place {
+            url: self.base.as_str(),
+            trust: &self.trust,
+            secret: self.secret.as_deref(),
+        }
     }
 
     /// What messages may say about it.
@@ -232,12 +242,6 @@ fn build(
 
 /// The spec's URL. The API refuses most of what is refused here; objects may be older than a rule.
 pub(crate) fn parse_url(text: &str, plain_http: bool) -> Result<Url, SourceFailure> {
-    if text.starts_with("ssh://") || (!text.contains("://") && text.contains('@')) {
-        return Err(SourceFailure::new(
-            Kind::NotSupported,
-            "source.git.url is an ssh URL, which this version cannot use yet: give the https URL of the repository",
-        ));
-    }
     let invalid = |why: &str| {
         SourceFailure::new(
             Kind::Invalid,
@@ -448,8 +452,7 @@ mod tests {
         assert_eq!(kind("http://git.example.com/a"), Kind::Invalid);
         assert_eq!(kind("file:///etc"), Kind::Invalid);
         assert_eq!(kind("https://git.example.com/a?x=1"), Kind::Invalid);
-        assert_eq!(kind("ssh://git@git.example.com/a"), Kind::NotSupported);
-        assert_eq!(kind("git@git.example.com:a/b"), Kind::NotSupported);
+        assert_eq!(kind("ssh://git@git.example.com/a"), Kind::Invalid);
         let message = parse_url("https://user:canary@git.example.com/a", false)
             .unwrap_err()
             .message;

@@ -6,10 +6,14 @@
 
 use super::Target;
 use super::pkt_line::{self, Packet, PacketError, Packets};
+use super::semver::Range;
 
 /// Most refs that are read from one answer; with [`super::http::ANSWER_MAX`] it bounds a poll's
 /// memory. Above what a prefix matches anywhere, and what a version-0 server can list in 8 MiB.
 const REFS_MAX: usize = 100_000;
+
+/// What the names of all tags begin with.
+const TAGS: &str = "refs/tags/";
 
 /// What the server's first answer says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,9 +117,21 @@ pub(crate) fn parse_refs(body: &[u8]) -> Result<Vec<Ref>, AnswerError> {
     parsed.filter_map(Result::transpose).collect()
 }
 
+/// The names of all tags.
+pub(crate) fn tags(refs: &[Ref]) -> impl Iterator<Item = &str> {
+    refs.iter()
+        .filter_map(|found| found.name.strip_prefix(TAGS))
+}
+
 /// The ref's full name and its commit. `None`: there is no such ref, or the repository is empty.
 pub(crate) fn resolve(refs: &[Ref], target: &Target) -> Option<(String, String)> {
-    let wanted = target.reference();
+    let wanted = match target {
+        Target::Semver(range) => {
+            let tag = range.parse::<Range>().ok()?.highest(tags(refs))?;
+            format!("{TAGS}{tag}")
+        }
+        _ => target.reference(),
+    };
     let found = refs.iter().find(|r| r.name == wanted)?;
     let name = found.symref.clone().unwrap_or(wanted);
     let commit = found.peeled.clone().unwrap_or_else(|| found.oid.clone());
@@ -223,12 +239,13 @@ pub(crate) fn printable(bytes: &[u8]) -> String {
 }
 
 impl Target {
-    /// The ref that is asked for.
+    /// The ref that is asked for, or what all that may be it begin with.
     pub(crate) fn reference(&self) -> String {
         match self {
             Self::Head => "HEAD".to_owned(),
             Self::Branch(name) => format!("refs/heads/{name}"),
             Self::Tag(name) => format!("refs/tags/{name}"),
+            Self::Semver(_) => TAGS.to_owned(),
             Self::Commit(commit) => commit.clone(),
         }
     }

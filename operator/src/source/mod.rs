@@ -12,6 +12,7 @@
 //! Not in it: whether a new revision means a build (`image::plan`).
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +34,8 @@ mod pkt_line;
 mod poller;
 mod remote;
 mod schedule;
+mod semver;
+pub mod ssh_program;
 
 pub use failure::{Kind, SourceFailure};
 
@@ -54,13 +57,14 @@ impl fmt::Display for ImageKey {
 /// A git source as `spec.source.git` describes it, its durations read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Git {
-    /// `https://…`, without credentials.
+    /// `https://…`, `ssh://…` or `user@host:path`, without credentials.
     pub url: String,
     /// What is looked up there.
     pub target: Target,
     /// Directory of `flake.nix`, relative to the root; `.` is the root.
     pub dir: String,
-    /// Secret with `username` and `password`, or `bearerToken`, and optionally `ca.crt`.
+    /// Secret with `username` and `password`, or `bearerToken`, and optionally `ca.crt`; for ssh,
+    /// with `identity` and `known_hosts`.
     pub secret: Option<String>,
     /// `ConfigMap` and key of a PEM bundle trusted besides the others.
     pub ca: Option<(String, String)>,
@@ -79,6 +83,8 @@ pub enum Target {
     Branch(String),
     /// `refs/tags/<name>`, peeled to its commit.
     Tag(String),
+    /// The highest tag in a range of semantic versions.
+    Semver(String),
     /// A full commit id: never polled, only its lock file is read once.
     Commit(String),
 }
@@ -166,12 +172,16 @@ pub enum SourcesError {
         "failed to prepare HTTP clients for git servers: check the proxy settings and the CA file"
     )]
     BuildClient(#[source] reqwest::Error),
+    /// git calls the operator's own program as ssh.
+    #[error("failed to find the operator's own program")]
+    FindProgram(#[source] std::io::Error),
 }
 
 impl Sources {
     /// Reads Secrets and `ConfigMaps` with `client` and reaches git servers as `network` says.
     pub fn new(client: kube::Client, network: &Network) -> Result<Self, SourcesError> {
-        Self::with_schemes(client, network, false)
+        let operator = std::env::current_exe().map_err(SourcesError::FindProgram)?;
+        Self::with(client, network, false, operator)
     }
 
     /// For tests against servers on this machine.
@@ -180,17 +190,29 @@ impl Sources {
         client: kube::Client,
         network: &Network,
     ) -> Result<Self, SourcesError> {
-        Self::with_schemes(client, network, true)
+        let operator = std::env::current_exe().map_err(SourcesError::FindProgram)?;
+        Self::with(client, network, true, operator)
     }
 
-    fn with_schemes(
+    /// For tests of ssh: git calls the operator's program, which this process is not.
+    #[doc(hidden)]
+    pub fn new_with_operator(
+        client: kube::Client,
+        network: &Network,
+        operator: PathBuf,
+    ) -> Result<Self, SourcesError> {
+        Self::with(client, network, false, operator)
+    }
+
+    fn with(
         client: kube::Client,
         network: &Network,
         plain_http: bool,
+        operator: PathBuf,
     ) -> Result<Self, SourcesError> {
         let http =
             http::Http::new(network.clone(), plain_http).map_err(SourcesError::BuildClient)?;
-        let program = git_program::GitProgram::new(network, plain_http);
+        let program = git_program::GitProgram::new(network, plain_http, operator);
         let servers = remote::Servers::new(client, http, program, plain_http);
         Ok(Self {
             poller: poller::Poller::new(Arc::new(servers)),

@@ -10,6 +10,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use firn_crd::ssh::SshUrl;
 use futures::Stream;
 use futures::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
@@ -481,6 +482,9 @@ fn observed(entry: &Entry) -> Observed {
 
 /// Key of the gate: hosts differ by port too. What is no URL fails at once wherever it waits.
 fn host(url: &str) -> String {
+    if SshUrl::is(url) {
+        return SshUrl::parse(url).map_or_else(|_| String::new(), |url| url.endpoint());
+    }
     reqwest::Url::parse(url)
         .ok()
         .map(|url| url.origin().ascii_serialization())

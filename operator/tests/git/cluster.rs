@@ -14,6 +14,11 @@ use serde_json::{Value, json};
 pub(crate) const USER: &str = "robot";
 pub(crate) const PASSWORD: &str = "p4ssw0rd";
 pub(crate) const TOKEN: &str = "t0ken";
+/// Nobody's key: whoever stands in for ssh compares the file with it.
+pub(crate) const IDENTITY: &str = "-----BEGIN OPENSSH PRIVATE KEY-----\n\
+    b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQcanarycanary\n\
+    -----END OPENSSH PRIVATE KEY-----\n";
+pub(crate) const KNOWN_HOSTS: &str = "git.example ssh-ed25519 AAAA\n";
 /// What no message may hold.
 pub(crate) const WRONG: &str = "wr0ng-canary";
 
@@ -32,6 +37,8 @@ async fn secret(Path(name): Path<String>) -> impl IntoResponse {
         "basic" => &[("username", USER), ("password", PASSWORD)],
         "bearer" => &[("bearerToken", TOKEN)],
         "wrong" => &[("username", USER), ("password", WRONG)],
+        "ssh" => &[("identity", IDENTITY), ("known_hosts", KNOWN_HOSTS)],
+        "ssh-without-hosts" => &[("identity", IDENTITY)],
         "empty" => &[],
         "forbidden" => {
             return status(

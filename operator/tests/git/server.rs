@@ -29,7 +29,7 @@ impl Repository {
         repository
     }
 
-    fn path(&self) -> std::path::PathBuf {
+    pub(crate) fn path(&self) -> std::path::PathBuf {
         self.root.path().join("repo")
     }
 

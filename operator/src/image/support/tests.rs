@@ -114,16 +114,6 @@ fn what_is_not_supported_is_named_with_value_and_remedy() {
             "spec.source.git.submodules: true",
         ),
         (
-            "/source/git/url",
-            json!("ssh://git@git.example/x"),
-            "spec.source.git.url: \"ssh://",
-        ),
-        (
-            "/source/git/ref",
-            json!({"semver": "1.x"}),
-            "spec.source.git.ref.semver: \"1.x\"",
-        ),
-        (
             "/source/oci",
             json!({"image": "r.example/x:1"}),
             "spec.source.oci.image",
