@@ -18,7 +18,7 @@
             dockerTools.buildImage = arguments: made "image" arguments;
           } // builtins.listToAttrs (map (name: { inherit name; value = made name { }; }) [
             "bash" "busybox" "cacert" "cargo" "clippy" "git" "gitMinimal" "gnumake" "go" "nix"
-            "nukeReferences" "rustc" "rustfmt"
+            "nukeReferences" "openssh" "rustc" "rustfmt"
           ]);
         in
         set // { pkgsStatic = set; };
