@@ -30,6 +30,9 @@ pub const ANNOTATION_TAGS_HASH: &str = "firn.dev/tags-hash";
 /// Annotation of builds: which try of the same work this is, from 1.
 pub const ANNOTATION_ATTEMPT: &str = "firn.dev/attempt";
 
+/// Annotation of builds that are cancelled for a newer one, as `runPolicy` says. Any value.
+pub const ANNOTATION_SUPERSEDED: &str = "firn.dev/superseded";
+
 /// Field manager of the controller that owns `NixImage` status.
 pub const MANAGER_IMAGE: &str = "firn/image";
 /// Field manager of the controller that owns `NixImageBuild` status and Jobs.

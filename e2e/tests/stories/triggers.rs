@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use firn_e2e::registry::Registry;
-use firn_e2e::story::{SOON, Wanted, condition, tell};
+use firn_e2e::story::{BUILD, SOON, Wanted, condition, tell};
 use serde_json::json;
 
 #[tokio::test]
@@ -126,6 +126,33 @@ async fn with_manual_only_the_annotation_builds() -> Result<()> {
         let built = world.ready_again("web", "web-1").await?;
         ensure!(built["status"]["lastHandledBuildAt"] == "now");
         ensure!(world.builds("web").await?[1]["spec"]["reasons"][0] == "Manual");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_build_that_hangs_is_cancelled_for_another_spec() -> Result<()> {
+    tell("cancel-running", async |world| {
+        let source = world.publish_flake("public").await?;
+        let wanted =
+            Wanted::new(world, "web", &source.url).with("/spec/runPolicy", "CancelRunning");
+        let hangs = wanted.clone().with("/spec/flake/attribute", "hang");
+        world.apply(&hangs).await?;
+        world
+            .image_when("web", "Nix builds", BUILD, |image| {
+                let message = condition(image, "Ready")["message"].to_string();
+                message.contains("build runs")
+            })
+            .await?;
+        world.apply(&wanted).await?;
+        world.ready_again("web", "web-1").await?;
+        let outcomes: Vec<_> = world.builds("web").await?;
+        let outcomes: Vec<_> = outcomes
+            .iter()
+            .map(|build| &build["status"]["outcome"])
+            .collect();
+        ensure!(outcomes == ["Superseded", "Published"], "{outcomes:?}");
         Ok(())
     })
     .await

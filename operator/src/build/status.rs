@@ -10,6 +10,7 @@ use firn_crd::condition::{
 use firn_crd::event::EventReason;
 use firn_crd::exit::Reason;
 use firn_crd::failure;
+use firn_crd::names::ANNOTATION_SUPERSEDED;
 use firn_crd::report::StageName;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -44,7 +45,7 @@ pub fn status(observed: &Observed, whole: &Whole) -> NixImageBuildStatus {
             end(&mut status, observed, BuildOutcome::Failed);
             status.failure = Some(failure_status(observed, whole.failed, failure));
         }
-        Progress::Cancelled => end(&mut status, observed, BuildOutcome::Cancelled),
+        Progress::Cancelled => end(&mut status, observed, cancelled(observed).0),
         // One platform failed and another still runs.
         Progress::Running(_) if whole.failed.is_some() => {
             if let Some(failure) = whole.failure() {
@@ -69,6 +70,21 @@ pub fn status(observed: &Observed, whole: &Whole) -> NixImageBuildStatus {
     }
     conditions(&mut status, observed, progress);
     status
+}
+
+/// Whose wish it was that the build ends.
+fn cancelled(observed: &Observed) -> (BuildOutcome, Reason, &'static str) {
+    let annotations = observed.build.annotations();
+    if annotations.contains_key(ANNOTATION_SUPERSEDED) {
+        let message = "a newer build takes its place, as runPolicy says";
+        (BuildOutcome::Superseded, Reason::Superseded, message)
+    } else {
+        (
+            BuildOutcome::Cancelled,
+            Reason::Cancelled,
+            "spec.cancel was set",
+        )
+    }
 }
 
 fn succeeded(status: &mut NixImageBuildStatus, observed: &Observed, success: &Success) {
@@ -359,17 +375,18 @@ fn conditions(status: &mut NixImageBuildStatus, observed: &Observed, progress: &
             failure.reason,
             &failure.message,
         ),
-        Progress::Cancelled => NewCondition::failed(
-            kind,
-            ConditionStatus::False,
-            Reason::Cancelled,
-            "spec.cancel was set",
-        ),
+        Progress::Cancelled => {
+            let (_, reason, message) = cancelled(observed);
+            NewCondition::failed(kind, ConditionStatus::False, reason, message)
+        }
     };
     set_condition(conditions, succeeded, generation, &now);
     let stalled = match progress {
         Progress::Failed(failure) => Some((failure.reason, failure.message.as_str())),
-        Progress::Cancelled => Some((Reason::Cancelled, "spec.cancel was set")),
+        Progress::Cancelled => {
+            let (_, reason, message) = cancelled(observed);
+            Some((reason, message))
+        }
         _ => None,
     };
     match stalled {
@@ -460,11 +477,12 @@ pub fn events(
             let (_, message) = success_words(observed, success);
             Some(Event::new(EventReason::BuildSucceeded, "End", message))
         }
-        Progress::Cancelled => Some(Event::new(
-            EventReason::BuildCancelled,
-            "End",
-            "spec.cancel was set",
-        )),
+        Progress::Cancelled => Some(match cancelled(observed) {
+            (BuildOutcome::Superseded, _, message) => {
+                Event::new(EventReason::BuildSuperseded, "End", message)
+            }
+            (_, _, message) => Event::new(EventReason::BuildCancelled, "End", message),
+        }),
         _ => None,
     });
     events

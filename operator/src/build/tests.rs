@@ -5,7 +5,7 @@ use firn_crd::build_status::{BuildOutcome, PlatformState};
 use firn_crd::condition::{ConditionType, find_condition};
 use firn_crd::exit::Reason;
 use firn_crd::flake::Flake;
-use firn_crd::names::{LABEL_BUILD, LABEL_IMAGE};
+use firn_crd::names::{ANNOTATION_SUPERSEDED, LABEL_BUILD, LABEL_IMAGE};
 use firn_crd::output::{Output, Platform};
 use firn_crd::report::{Failed, Outcome, Pushed, Report};
 use firn_crd::resolved::{ResolvedGit, ResolvedOutput, ResolvedSource};
@@ -590,6 +590,25 @@ fn a_cancelled_build_ends_when_nothing_of_it_runs() {
     }));
     assert_eq!(outcome(&gone), Some(BuildOutcome::Cancelled));
     assert_eq!(words(&gone), ["BuildCancelled"]);
+}
+
+#[test]
+fn a_build_cancelled_for_a_newer_one_says_so() {
+    let mut observed = cancelled(Observed {
+        jobs: vec![Seen {
+            job: None,
+            pods: vec![],
+            ..seen()
+        }],
+        ..observed()
+    });
+    let mut build = observed.build.as_ref().clone();
+    let mark = (ANNOTATION_SUPERSEDED.to_owned(), "true".to_owned());
+    build.annotations_mut().extend([mark]);
+    observed.build = Arc::new(build);
+    let plan = plan(&observed);
+    assert_eq!(outcome(&plan), Some(BuildOutcome::Superseded));
+    assert_eq!(words(&plan), ["BuildSuperseded"]);
 }
 
 #[test]

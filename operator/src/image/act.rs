@@ -1,9 +1,10 @@
 //! Does what a plan says, in its order, and decides nothing.
 
-use firn_crd::names::MANAGER_IMAGE;
+use firn_crd::names::{ANNOTATION_SUPERSEDED, MANAGER_IMAGE};
 use firn_crd::{NixImage, NixImageBuild};
 use kube::api::PropagationPolicy;
 use kube::{Resource, ResourceExt};
+use serde_json::json;
 
 use super::plan::{Action, Plan};
 use crate::apply::{Cluster, Created};
@@ -41,6 +42,17 @@ pub async fn act(ctx: &Context, image: &NixImage, plan: &Plan) -> Result<(), Err
 async fn perform(cluster: &Cluster, namespace: &str, action: &Action) -> Result<(), Error> {
     match action {
         Action::CreateBuild(build) => create(cluster, namespace, build).await,
+        // The UID is part of the patch: of another build of that name nothing is known.
+        Action::SupersedeBuild { name, uid } => {
+            tracing::info!(build = name, "build cancelled for a newer one");
+            let patch = json!({
+                "metadata": { "uid": uid, "annotations": { (ANNOTATION_SUPERSEDED): "true" } },
+                "spec": { "cancel": true },
+            });
+            cluster
+                .merge::<NixImageBuild>(namespace, name, MANAGER_IMAGE, &patch)
+                .await
+        }
         Action::DeleteBuild { name, uid } => {
             let propagation = PropagationPolicy::Background;
             cluster

@@ -7,6 +7,7 @@ use firn_crd::build_status::BuildOutcome;
 use firn_crd::exit::Reason;
 use firn_crd::hash;
 use firn_crd::names::{BUILD_NUMBER_MAX, build_number};
+use firn_crd::policy::RunPolicy;
 use firn_crd::published::Published;
 use firn_crd::trigger::TriggerMode;
 use jiff::Timestamp;
@@ -34,6 +35,8 @@ pub enum Decision<'a> {
     },
     /// Wait for the build that runs.
     Active(&'a Run),
+    /// End the build that runs: another one is wanted by now, and `runPolicy` says not to wait.
+    Supersede(&'a Run),
     /// Wait for the first answer of the source.
     Waiting,
     /// Wait for the source: no revision is known.
@@ -85,28 +88,27 @@ pub fn decide<'a>(observed: &'a Observed, fold: &'a Fold) -> Decision<'a> {
         };
     }
     let active = |run: &&Run| matches!(run.state, State::Active { .. });
-    if let Some(run) = observed.runs.iter().rev().find(active) {
-        return Decision::Active(run);
-    }
+    let active = observed.runs.iter().rev().find(active);
     let seen = seen(observed);
+    if let Some(run) = active {
+        let replaced = observed.image.spec.run_policy == RunPolicy::CancelRunning
+            && !run.object.spec.cancel
+            && seen.revision.is_some_and(|revision| {
+                let wish = Wish::new(observed, fold, seen.failure, revision);
+                seen.fresh && wish.replaces(run)
+            });
+        return if replaced {
+            Decision::Supersede(run)
+        } else {
+            Decision::Active(run)
+        };
+    }
     let Some(revision) = seen.revision else {
         return seen
             .failure
             .map_or(Decision::Waiting, Decision::SourceFailed);
     };
-    let wish = Wish {
-        observed,
-        fold,
-        failure: seen.failure,
-        work: Work {
-            retag: false,
-            build_hash: hash::build_hash(spec),
-            tags_hash: hash::tags_hash(spec),
-            repository: spec.output.repository.clone(),
-            revision,
-        },
-    };
-    wish.decide(seen.fresh)
+    Wish::new(observed, fold, seen.failure, revision).decide(seen.fresh)
 }
 
 /// What is wanted, and everything it is compared with.
@@ -119,6 +121,35 @@ struct Wish<'a> {
 }
 
 impl<'a> Wish<'a> {
+    fn new(
+        observed: &'a Observed,
+        fold: &'a Fold,
+        failure: Option<&'a SourceFailure>,
+        revision: Revision,
+    ) -> Self {
+        let spec = &observed.image.spec;
+        Self {
+            observed,
+            fold,
+            failure,
+            work: Work {
+                retag: false,
+                build_hash: hash::build_hash(spec),
+                tags_hash: hash::tags_hash(spec),
+                repository: spec.output.repository.clone(),
+                revision,
+            },
+        }
+    }
+
+    /// Whether another build is wanted than the one that runs. The seconds of one that only moves
+    /// tags are waited for.
+    fn replaces(&self, running: &Run) -> bool {
+        let reasons = self.reasons(Some(running));
+        let asked = reasons.contains(&BuildReason::Manual);
+        !running.work.retag && !reasons.is_empty() && (asked || self.remembered().is_none())
+    }
+
     fn decide(&self, fresh: bool) -> Decision<'a> {
         let last = self.last(|run| !run.work.retag);
         if fresh {
@@ -194,7 +225,7 @@ impl<'a> Wish<'a> {
         if before.commit == now.commit {
             return None;
         }
-        let failed = last.is_some_and(|run| !run.succeeded());
+        let failed = last.is_some_and(|run| run.outcome().is_some() && !run.succeeded());
         match self.observed.image.spec.trigger.mode {
             TriggerMode::Manual => None,
             TriggerMode::Revision => Some(BuildReason::Revision),

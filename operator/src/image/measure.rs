@@ -11,7 +11,7 @@ use crate::metrics::{Metrics, Retry};
 pub fn measure(metrics: &Metrics, observed: &Observed, plan: &Plan) {
     let retries = plan.actions.iter().filter_map(|action| match action {
         Action::CreateBuild(build) => Some(&build.spec.reasons),
-        Action::DeleteBuild { .. } => None,
+        Action::SupersedeBuild { .. } | Action::DeleteBuild { .. } => None,
     });
     for reasons in retries.filter(|reasons| reasons.contains(&BuildReason::Retry)) {
         let retag = reasons.contains(&BuildReason::Retag);

@@ -34,6 +34,13 @@ pub struct Plan {
 pub enum Action {
     /// Make a build, or find that it is there already.
     CreateBuild(Box<NixImageBuild>),
+    /// Cancel a build, for a newer one.
+    SupersedeBuild {
+        /// Its name.
+        name: String,
+        /// Its UID.
+        uid: String,
+    },
     /// Delete a finished build.
     DeleteBuild {
         /// Its name.
@@ -52,6 +59,7 @@ impl Plan {
             .chain(&self.cleanup)
             .map(|action| match action {
                 Action::CreateBuild(build) => format!("create {}", build.name_any()),
+                Action::SupersedeBuild { name, .. } => format!("cancel {name}"),
                 Action::DeleteBuild { name, .. } => format!("delete {name}"),
             })
             .chain(self.status.iter().map(|_| "write status".to_owned()))
@@ -94,6 +102,10 @@ fn actions(observed: &Observed, decision: &Decision<'_>) -> Vec<Action> {
             let build = snapshot::build(&observed.image, &observed.site, new, before);
             vec![Action::CreateBuild(Box::new(build))]
         }
+        Decision::Supersede(run) => vec![Action::SupersedeBuild {
+            name: run.name.clone(),
+            uid: run.uid.clone(),
+        }],
         Decision::Suspended
         | Decision::Refused { .. }
         | Decision::Active(_)

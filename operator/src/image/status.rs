@@ -115,12 +115,14 @@ fn failure(old: Option<&Failure>, decision: &Decision<'_>) -> Option<Failure> {
         Decision::SourceFailed(failure) => Some(Failure::new(failure.reason(), &failure.message)),
         Decision::Settled { .. } => None,
         // While nothing is decided, or another try is under way, the last failure stays to be read.
-        Decision::Suspended | Decision::Active(_) | Decision::Waiting | Decision::Start { .. } => {
-            old.cloned().map(|failure| Failure {
-                next_retry_at: None,
-                ..failure
-            })
-        }
+        Decision::Suspended
+        | Decision::Active(_)
+        | Decision::Supersede(_)
+        | Decision::Waiting
+        | Decision::Start { .. } => old.cloned().map(|failure| Failure {
+            next_retry_at: None,
+            ..failure
+        }),
     }
 }
 
@@ -283,6 +285,10 @@ fn readiness(observed: &Observed, decision: &Decision<'_>, latest: Option<&str>)
                 format!("build {} ({}){detail}", run.name, run.reasons()),
             )
         }
+        Decision::Supersede(run) => progressing(
+            Word::Progressing,
+            format!("build {} ends: a newer one is wanted", run.name),
+        ),
         Decision::Start { new, .. } => progressing(
             Word::Queued,
             format!(

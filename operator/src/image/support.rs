@@ -239,8 +239,8 @@ pub const NOT_YET: &[NotYet] = &[
     },
     NotYet {
         path: "runPolicy",
-        asked: |spec| unless_default::<RunPolicy>(&spec.run_policy),
-        remedy: "use SerialLatestOnly",
+        asked: |spec| (spec.run_policy == RunPolicy::Serial).then(|| "Serial".to_owned()),
+        remedy: "use SerialLatestOnly or CancelRunning",
     },
     NotYet {
         path: "signing.mode",
@@ -313,7 +313,7 @@ pub const NOT_YET: &[NotYet] = &[
 ];
 
 /// Leaves of which some values are refused and the others honoured: in both lists.
-pub const PARTLY: &[&str] = &["build.substituters"];
+pub const PARTLY: &[&str] = &["runPolicy", "build.substituters"];
 
 const fn oci(path: &'static str) -> NotYet {
     NotYet {
@@ -351,6 +351,7 @@ pub const HONOURED: &[Honoured] = &[
     honoured("source.git.timeout", "image::observe"),
     honoured("flake.attribute", "build::order"),
     honoured("trigger.mode", "image::tests"),
+    honoured("runPolicy", "image::tests"),
     honoured("trigger.paths", "image::observe"),
     honoured("output.repository", "build::order"),
     honoured("output.tags", "image::tests"),

@@ -8,6 +8,7 @@ use firn_crd::exit::Reason;
 use firn_crd::failure::Failure;
 use firn_crd::names::{ANNOTATION_BUILD, ANNOTATION_RECONCILE};
 use firn_crd::output::Output;
+use firn_crd::policy::RunPolicy;
 use firn_crd::source::{GitSource, Source};
 use firn_crd::trigger::TriggerMode;
 use firn_crd::{NixImageBuild, NixImageSpec};
@@ -156,6 +157,12 @@ impl World {
                     assert!(!self.builds.iter().any(|b| b.name_any() == build.name_any()));
                     build.metadata.uid = Some(format!("uid-{}", build.name_any()));
                     self.builds.push(build);
+                }
+                Action::SupersedeBuild { uid, .. } => {
+                    let build = self.builds.iter_mut();
+                    let build = build.rev().find(|b| b.uid().as_ref() == Some(uid)).unwrap();
+                    assert!(!build.spec.cancel, "cancelled twice");
+                    build.spec.cancel = true;
                 }
                 Action::DeleteBuild { uid, .. } => {
                     self.builds.retain(|b| b.uid().as_ref() != Some(uid));
@@ -447,6 +454,96 @@ fn a_request_is_not_lost_while_another_build_runs() {
     world.end(published("aa"));
     world.poll();
     assert_eq!(reasons(&world.turn()), [BuildReason::Manual]);
+}
+
+/// The name of the build that a plan cancels.
+fn superseded(plan: &Plan) -> Option<&str> {
+    match plan.actions.as_slice() {
+        [Action::SupersedeBuild { name, .. }] => Some(name),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_running_build_is_cancelled_for_a_newer_one_if_the_policy_says_so() {
+    let wants: [(&str, fn(&mut World)); 3] = [
+        ("a commit", |world| world.source = resolved(commit(2))),
+        ("a spec", |world| {
+            world.edit(|spec| {
+                spec.output.labels.insert("team".into(), "snow".into());
+            });
+        }),
+        ("a request", |world| {
+            world.annotate(ANNOTATION_BUILD, "now");
+            world.poll();
+        }),
+    ];
+    for policy in [RunPolicy::SerialLatestOnly, RunPolicy::CancelRunning] {
+        for (what, want) in wants {
+            let mut world = World::new();
+            world.image.spec.run_policy = policy;
+            world.turn();
+            assert_eq!(superseded(&world.turn()), None, "nothing else is wanted");
+            want(&mut world);
+            let plan = world.turn();
+            if policy == RunPolicy::SerialLatestOnly {
+                assert_eq!(plan.actions, [], "{what}");
+                continue;
+            }
+            assert_eq!(superseded(&plan), Some("web-1"), "{what}");
+            assert_eq!(world.ready().1, "Progressing");
+            assert_eq!(
+                world.turn().actions,
+                [],
+                "{what}: it ends, and is waited for"
+            );
+            world.end(ended(BuildOutcome::Superseded));
+            let next = made(&world.turn()).cloned().unwrap();
+            assert_eq!(next.name_any(), "web-2", "{what}");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_cancelled_for_what_would_not_be_built() {
+    let mut world = World::settled();
+    world.edit(|spec| {
+        spec.run_policy = RunPolicy::CancelRunning;
+        spec.trigger.mode = TriggerMode::LockFile;
+        spec.output.labels.insert("team".into(), "snow".into());
+    });
+    assert_eq!(reasons(&world.turn()), [BuildReason::Config]);
+    world.source = resolved(Revision {
+        lock_hash: commit(1).lock_hash,
+        ..commit(2)
+    });
+    assert_eq!(world.turn().actions, [], "the lock file is the same");
+    world.source.observation = unreachable();
+    assert_eq!(world.turn().actions, []);
+    world.end(failed(Reason::BuildFailed));
+    // The fix fails too, and somebody goes back to what is known to fail.
+    world.source = resolved(commit(3));
+    assert!(made(&world.turn()).is_some());
+    world.source = resolved(Revision {
+        lock_hash: commit(1).lock_hash,
+        ..commit(1)
+    });
+    assert_eq!(world.turn().actions, []);
+}
+
+#[test]
+fn what_was_wanted_again_while_its_build_was_cancelled_is_built() {
+    let mut world = World::new();
+    world.image.spec.run_policy = RunPolicy::CancelRunning;
+    world.turn();
+    world.source = resolved(commit(2));
+    assert_eq!(superseded(&world.turn()), Some("web-1"));
+    world.source = resolved(commit(1));
+    world.turn();
+    world.end(ended(BuildOutcome::Superseded));
+    world.turn();
+    world.pass(3600);
+    assert!(made(&world.turn()).is_some());
 }
 
 #[test]

@@ -42,7 +42,7 @@ pub fn pruned(cleanup: &[Action]) -> Option<Event> {
         .iter()
         .filter_map(|action| match action {
             Action::DeleteBuild { name, .. } => Some(name.as_str()),
-            Action::CreateBuild(_) => None,
+            Action::CreateBuild(_) | Action::SupersedeBuild { .. } => None,
         })
         .collect();
     let newest = names.last()?;
@@ -126,10 +126,14 @@ fn of_end(run: &Run, new: &NixImageStatus, decision: &Decision<'_>) -> Option<Ev
         BuildOutcome::Superseded => Event::new(
             EventReason::BuildSuperseded,
             &run.name,
-            format!(
-                "build {} moved no tag: a newer one did, or its time was over",
-                run.name
-            ),
+            if run.object.spec.cancel {
+                format!("build {} was cancelled for a newer one", run.name)
+            } else {
+                format!(
+                    "build {} moved no tag: a newer one did, or its time was over",
+                    run.name
+                )
+            },
         ),
         BuildOutcome::Failed => of_failure(run, decision),
     })
