@@ -466,7 +466,8 @@ fn superseded(plan: &Plan) -> Option<&str> {
 
 #[test]
 fn a_running_build_is_cancelled_for_a_newer_one_if_the_policy_says_so() {
-    let wants: [(&str, fn(&mut World)); 3] = [
+    type Want = fn(&mut World);
+    let wants: [(&str, Want); 3] = [
         ("a commit", |world| world.source = resolved(commit(2))),
         ("a spec", |world| {
             world.edit(|spec| {
