@@ -13,7 +13,8 @@ use serde_json::Value;
 use crate::cluster::{Services, services};
 use crate::story::World;
 
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const MANIFEST: &str =
+    "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json";
 
 /// The registry with TLS and password.
 #[derive(Debug)]
@@ -68,18 +69,30 @@ impl Registry {
         self.get(repository, &format!("blobs/{digest}")).await
     }
 
+    /// A manifest or index.
+    pub async fn manifest(&self, repository: &str, name: &str) -> Result<Value> {
+        self.get(repository, &format!("manifests/{name}")).await
+    }
+
+    /// All tags of a repository, sorted.
+    pub async fn tags(&self, repository: &str) -> Result<Vec<String>> {
+        let list = self.get(repository, "tags/list").await?;
+        let mut tags: Vec<String> = serde_json::from_value(list["tags"].clone())?;
+        tags.sort();
+        Ok(tags)
+    }
+
+    /// How often the registry's log says that something was stored under a tag.
+    pub async fn manifests_stored(&self, world: &World, name: &str, tag: &str) -> Result<usize> {
+        let path = format!("\"PUT /v2/{}/{name}/manifests/{tag} ", world.namespace);
+        let log = log(world).await?;
+        let stored = |line: &&str| line.contains(&path) && line.contains("\" 201 ");
+        Ok(log.lines().filter(stored).count())
+    }
+
     /// The blobs that the registry's log says it took into `name`'s repository.
     pub async fn blobs_taken(&self, world: &World, name: &str) -> Result<Taken> {
-        let pods: Api<Pod> = Api::namespaced(world.client.clone(), services::NAMESPACE);
-        let list = pods
-            .list(&ListParams::default().labels("app=registry"))
-            .await?;
-        let pod = list
-            .items
-            .first()
-            .and_then(|pod| pod.metadata.name.clone())
-            .context("no registry")?;
-        let log = pods.logs(&pod, &LogParams::default()).await?;
+        let log = log(world).await?;
         let digests = finished_uploads(&log, &format!("{}/{name}", world.namespace));
         let mut taken = Taken { count: 0, bytes: 0 };
         for digest in digests {
@@ -125,6 +138,20 @@ impl Registry {
                 Some(&self.services.registry_password),
             ))
     }
+}
+
+/// The registry's own log.
+async fn log(world: &World) -> Result<String> {
+    let pods: Api<Pod> = Api::namespaced(world.client.clone(), services::NAMESPACE);
+    let list = pods
+        .list(&ListParams::default().labels("app=registry"))
+        .await?;
+    let pod = list
+        .items
+        .first()
+        .and_then(|pod| pod.metadata.name.clone())
+        .context("no registry")?;
+    Ok(pods.logs(&pod, &LogParams::default()).await?)
 }
 
 /// The digests of uploads into `repository` that the access log says were finished: a `PUT` of

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use firn_e2e::cluster::component::Component;
 use firn_e2e::cluster::{Layout, Machine, lifecycle, machine, relay, services, target};
+use firn_e2e::story;
 use rustix::process::Signal;
 
 /// A disposable Kubernetes on this machine, in namespaces of its own. Needs root.
@@ -25,6 +26,9 @@ struct Arguments {
 enum Action {
     /// Build the cluster's programs and images into the cache.
     Build,
+    /// Fetch what stories of an arm64 node need: QEMU and a busybox. In the cluster's network there
+    /// is no mirror.
+    Arm64,
     /// Start the cluster with Git server and registries, repair it, or find it well.
     Up {
         /// How many nodes it has at least.
@@ -131,6 +135,7 @@ fn main() -> Result<ExitCode> {
     let layout = Layout::from_env()?;
     match Arguments::parse().command {
         Action::Build => lifecycle::build_all(&layout)?,
+        Action::Arm64 => story::arm64::fetch(&layout.cache)?,
         Action::Up { nodes, bare } => {
             lifecycle::up(&layout, nodes)?;
             if !bare {

@@ -32,7 +32,7 @@ enum Command {
     Push(Push),
     /// Write each image's files into a folder of its own, for Dockerfile
     Tree(Output),
-    /// Pin the newest Debian packages: rewrites e2e/debian/forky-amd64.lock
+    /// Pin the newest Debian packages: rewrites lists in e2e/debian
     Lock,
 }
 
@@ -193,8 +193,33 @@ fn parts(
 }
 
 fn lock(cache: &Path) -> anyhow::Result<()> {
-    let path = repository().join("e2e/debian/forky-amd64.lock");
-    let lock = debian::resolve("forky", "amd64", &debian::ROOTS, cache)?;
-    std::fs::write(&path, lock.to_string())
-        .with_context(|| format!("failed to write {}", path.display()))
+    let mut lists = vec![(
+        "forky-amd64.lock",
+        debian::resolve("forky", "amd64", &debian::ROOTS, cache)?.to_string(),
+    )];
+    for (name, what, arch, roots) in [
+        (
+            "busybox-forky-arm64.lock",
+            "What the tests of several platforms run on an arm64 node",
+            "arm64",
+            ["busybox-static"],
+        ),
+        (
+            "qemu-forky-amd64.lock",
+            "What runs arm64 programs on an amd64 machine",
+            "amd64",
+            ["qemu-user"],
+        ),
+    ] {
+        let lock = debian::resolve("forky", arch, &roots, cache)?.to_string();
+        let (_, packages) = lock.split_once('\n').context("an empty list")?;
+        let text = format!("# {what}; written by `firn-images lock`.\n{packages}");
+        lists.push((name, text));
+    }
+    for (name, text) in lists {
+        let path = repository().join("e2e/debian").join(name);
+        std::fs::write(&path, text)
+            .with_context(|| format!("failed to write {}", path.display()))?;
+    }
+    Ok(())
 }

@@ -50,8 +50,9 @@ const AS_FOREIGN: [&str; 3] = [
 ];
 
 /// Stories that need more of a cluster than its API.
-const EMBEDDED_ONLY: [(&str, &str); 5] = [
+const EMBEDDED_ONLY: [(&str, &str); 6] = [
     ("operator_killed", "it reads the API server's audit log"),
+    ("two_platforms_are_built", "it adds a node"),
     ("a_binary_cache", "it puts a cache beside the API server"),
     ("a_forward_proxy", "it puts a proxy beside the API server"),
     ("the_figures_in_status", "it reads the registry's own log"),
@@ -234,9 +235,10 @@ impl Plan<'_> {
             let skip: Vec<&str> = skip.flat_map(|(story, _)| ["--skip", story]).collect();
             (Vec::new(), Vec::new(), skip)
         } else {
+            let files = Step::build(self.tool("firn-cluster", &["arm64"]));
             let up = Step::build(self.tool("firn-cluster", &["up"]));
             let inside = self.tool("firn-cluster", &["exec", "--"]);
-            (vec![up], inside, Vec::new())
+            (vec![files, up], inside, Vec::new())
         };
         steps.push(Step::build(self.tool("firn-install", &[])));
         let mut stories = |name: &str, caller: &[OsString], more: &[&str]| {

@@ -1,6 +1,7 @@
 //! How a story of a user is told: a namespace of its own with the Secrets a team would have, a
 //! git repository, manifests to apply, and words for what is awaited.
 
+pub mod arm64;
 mod dump;
 mod image;
 mod world;

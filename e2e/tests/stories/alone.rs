@@ -3,4 +3,5 @@
 mod binary_cache;
 mod helm;
 mod operator_killed;
+mod platforms;
 mod proxy;
