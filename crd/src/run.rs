@@ -224,3 +224,34 @@ pub struct Published {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index: Option<String>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// [`CONTRACT`] stays what it was when fields were added: each side reads what the other writes
+    /// without them, and an order that an older builder does not know cannot be read by it as
+    /// another.
+    #[test]
+    fn orders_without_what_was_added_later_are_read_and_new_ones_are_of_a_kind_of_their_own() {
+        let output = r#"{"repository":"r.example/web","tags":["latest"],"plainHTTP":false}"#;
+        let read: Output = serde_json::from_str(output).unwrap();
+        assert_eq!(read.temporary_tag, None);
+        assert_eq!(serde_json::to_string(&read).unwrap(), output);
+        let published = r#"{"digest":"sha256:aa","drvPath":"/nix/store/x.drv"}"#;
+        let read: Published = serde_json::from_str(published).unwrap();
+        assert_eq!(read.index, None);
+        assert_eq!(serde_json::to_string(&read).unwrap(), published);
+        let index = Work::Index {
+            manifests: vec![PlatformManifest {
+                platform: "linux/arm64".into(),
+                digest: "sha256:aa".into(),
+                temporary_tag: Some("t".into()),
+            }],
+        };
+        assert_eq!(
+            serde_json::to_string(&index).unwrap(),
+            r#"{"index":{"manifests":[{"platform":"linux/arm64","digest":"sha256:aa","temporaryTag":"t"}]}}"#
+        );
+    }
+}

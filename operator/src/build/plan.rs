@@ -92,17 +92,13 @@ pub fn plan(observed: &Observed) -> Plan {
     }
     let mut whole = whole(observed);
     let mut actions = Vec::new();
-    for (seen, progress) in observed.jobs.iter().zip(&whole.each) {
+    let mut refused = None;
+    for (place, (seen, progress)) in observed.jobs.iter().zip(&whole.each).enumerate() {
         match progress {
             Progress::Unmade => {
                 match order::order(observed.known(), seen.part, &whole.ready, &observed.site) {
                     Ok(order) => actions.push(Action::CreateJob(Box::new(job::job(&order)))),
-                    // What cannot be ordered for one of them cannot be for the others.
-                    Err(failure) => {
-                        whole.progress = Progress::Failed(failure);
-                        actions.clear();
-                        break;
-                    }
+                    Err(failure) => refused = refused.or(Some((place, failure))),
                 }
             }
             Progress::Next => actions.push(Action::Resume {
@@ -110,6 +106,11 @@ pub fn plan(observed: &Observed) -> Plan {
             }),
             _ => {}
         }
+    }
+    if let Some((place, failure)) = refused {
+        // What cannot be ordered for one of them cannot be for the others.
+        actions.clear();
+        whole.fail(place, failure);
     }
     if !observed.has_account && actions.iter().any(|a| matches!(a, Action::CreateJob(_))) {
         let account = job::service_account(&build.namespace().unwrap_or_default());

@@ -194,13 +194,7 @@ fn platforms(observed: &Observed, whole: &Whole) -> Vec<PlatformStatus> {
     let each = observed.jobs.iter().zip(&whole.each);
     each.filter_map(|(seen, progress)| {
         let name = label(observed, seen.part)?;
-        let whole_failed = matches!(whole.progress, Progress::Failed(_)) && whole.failed.is_none();
-        let state = if whole_failed {
-            Some(PlatformState::Failed)
-        } else {
-            state(progress)
-        };
-        Some(platform(observed, seen, name, progress, state))
+        Some(platform(observed, seen, name, progress))
     })
     .collect()
 }
@@ -223,18 +217,12 @@ const fn state(progress: &Progress) -> Option<PlatformState> {
     })
 }
 
-fn platform(
-    observed: &Observed,
-    seen: &Seen,
-    name: &str,
-    progress: &Progress,
-    state: Option<PlatformState>,
-) -> PlatformStatus {
+fn platform(observed: &Observed, seen: &Seen, name: &str, progress: &Progress) -> PlatformStatus {
     let old = observed.build.status.as_ref().and_then(|status| {
         let mut platforms = status.platforms.iter();
         platforms.find(|old| old.platform == name).cloned()
     });
-    let state = state
+    let state = state(progress)
         .or_else(|| old.as_ref().map(|old| old.state))
         .unwrap_or(PlatformState::Queued);
     let mut status = old.unwrap_or_else(|| PlatformStatus::new(name, state));

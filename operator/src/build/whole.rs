@@ -29,6 +29,17 @@ pub struct Whole {
 }
 
 impl Whole {
+    /// The build fails before anything of it is made.
+    pub fn fail(&mut self, place: usize, failure: Failure) {
+        for progress in &mut self.each {
+            if *progress == Progress::Unmade {
+                *progress = Progress::Failed(failure.clone());
+            }
+        }
+        self.failed = Some(place);
+        self.progress = Progress::Failed(failure);
+    }
+
     /// The failure of the Job that failed first, while others still run.
     pub fn failure(&self) -> Option<&Failure> {
         match self.each.get(self.failed?)? {

@@ -672,6 +672,37 @@ fn with_one_slot_the_jobs_run_one_after_another() {
     assert_eq!(order, [AMD, ARM, PUBLISH]);
 }
 
+#[test]
+fn what_cannot_be_ordered_makes_nothing() {
+    let mut world = World::new();
+    world.build.spec.output.labels = (0..64)
+        .map(|n| (format!("label-{n}"), "x".repeat(4096)))
+        .collect();
+    let plan = world.turn();
+    assert_eq!(plan.actions, []);
+    assert_eq!(world.status().outcome, Some(BuildOutcome::Failed));
+    assert_eq!(world.platform("linux/arm64").state, PlatformState::Failed);
+    assert_eq!(world.platform("linux/arm64").job, None);
+}
+
+#[test]
+fn a_quota_for_one_job_lets_the_other_begin_and_is_said() {
+    let mut world = World::new();
+    world.settle();
+    world.jobs.remove(ARM);
+    world.build.status = None;
+    let observed = Observed {
+        refused: Some("jobs.batch is forbidden: exceeded quota: few".into()),
+        ..world.observe()
+    };
+    let plan = plan(&observed);
+    assert_eq!(plan.actions, []);
+    assert_eq!(succeeded(&plan), ("Unknown".into(), "QuotaExceeded".into()));
+    assert!(plan.look_again.is_some());
+    world.turn();
+    assert_eq!(world.made[2..], [ARM], "tried again");
+}
+
 /// One scenario, with an operator that ends after its `crash`th write; the number of writes.
 fn story(crash: usize) -> (World, usize) {
     let mut world = World::new();
