@@ -93,6 +93,7 @@ fn put_source(fields: &mut Fields, source: &Source) {
             submodules,
             secret_ref: _,
             ca_config_map_ref: _,
+            webhook: _,
             interval: _,
             timeout: _,
         } = git;

@@ -1,6 +1,7 @@
 //! `spec.source`: where the flake comes from. Pure.
 
 use kube::KubeSchema;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::duration::Duration;
@@ -58,6 +59,10 @@ pub struct GitSource {
     /// PEM bundle trusted for this endpoint besides the system's and the operator's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_config_map_ref: Option<CaConfigMapRef>,
+    /// Pushes that the forge tells of: the repository is then asked at once, besides at every
+    /// `interval`. The operator must serve webhooks (docs/webhooks.md).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<Webhook>,
     /// How often the repository is asked for new revisions: 30s to 24h.
     #[serde(default = "interval")]
     #[x_kube(validation = interval_rule())]
@@ -69,6 +74,14 @@ pub struct GitSource {
             .message("timeout must be between 1s and 10m")
     )]
     pub timeout: Duration,
+}
+
+/// Who may tell of pushes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Webhook {
+    /// Secret with a key `token`: what the forge signs with, or shows.
+    pub secret_ref: SecretRef,
 }
 
 /// What to follow in a git repository. Exactly one field is set.
@@ -161,6 +174,7 @@ impl GitSource {
             submodules: false,
             secret_ref: None,
             ca_config_map_ref: None,
+            webhook: None,
             interval: interval(),
             timeout: timeout(),
         }

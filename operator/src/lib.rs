@@ -9,6 +9,7 @@ pub mod controllers;
 pub mod error;
 pub mod events;
 pub mod history;
+pub mod hooks;
 pub mod image;
 pub mod metrics;
 pub mod process;

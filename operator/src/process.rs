@@ -23,7 +23,7 @@ use crate::metrics::{self, Metrics};
 use crate::server::{self, Readiness};
 use crate::settings::Settings;
 use crate::source::Sources;
-use crate::{build, image};
+use crate::{build, hooks, image};
 
 /// How the audit log and the API server's metrics name us.
 const AGENT: &str = concat!("firn-operator/", env!("CARGO_PKG_VERSION"));
@@ -56,12 +56,29 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         readiness.clone(),
         stopped(stopping.clone()),
     ));
+    let hooks = match settings.webhook_listen {
+        Some(address) => {
+            let listener = TcpListener::bind(address)
+                .await
+                .with_context(|| format!("failed to listen on {address} (--webhook-listen)"))?;
+            let stopping = stopped(stopping.clone());
+            let served = hooks::serve(listener, client.clone(), sources.clone(), stopping);
+            Some(tokio::spawn(served))
+        }
+        None => None,
+    };
     tracing::info!(version = env!("CARGO_PKG_VERSION"), watch = ?settings.watch, "operator started");
     controllers(client, &settings, sources, counted, &readiness, &stopping).await;
     server
         .await
         .context("the server ended early")?
         .context("failed to serve")?;
+    if let Some(hooks) = hooks {
+        hooks
+            .await
+            .context("the server of webhooks ended early")?
+            .context("failed to serve webhooks")?;
+    }
     tracing::info!("operator ended");
     Ok(())
 }

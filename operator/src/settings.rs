@@ -29,6 +29,9 @@ pub struct Args {
     /// Where /metrics, /healthz and /readyz are served
     #[arg(long, env = "FIRN_LISTEN", default_value = "[::]:8080")]
     pub listen: SocketAddr,
+    /// Where webhooks are served, by which forges tell of pushes; without it nowhere
+    #[arg(long, env = "FIRN_WEBHOOK_LISTEN")]
+    pub webhook_listen: Option<SocketAddr>,
     /// Log filter: a level, or tracing directives such as `info,firn_operator=debug`
     #[arg(long, env = "FIRN_LOG", default_value = "info")]
     pub log: String,
@@ -168,6 +171,8 @@ pub struct Settings {
     pub watch: Watch,
     /// Where /metrics, /healthz and /readyz are served.
     pub listen: SocketAddr,
+    /// Where webhooks are served. `None`: nowhere.
+    pub webhook_listen: Option<SocketAddr>,
     /// Log filter.
     pub log: String,
     /// How log lines look.

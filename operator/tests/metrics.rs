@@ -62,6 +62,7 @@ async fn all() -> Registry {
             dir: ".".into(),
             secret: None,
             ca: None,
+            webhook: None,
             interval: Duration::from_secs(60),
             timeout: Duration::from_secs(1),
         },

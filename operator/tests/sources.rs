@@ -12,6 +12,8 @@ use jiff::Timestamp;
 
 #[path = "git/cluster.rs"]
 mod cluster;
+#[path = "hooks/tests.rs"]
+mod hooks;
 #[path = "git/server.rs"]
 mod server;
 
@@ -24,6 +26,7 @@ fn git(url: String) -> Git {
         dir: ".".into(),
         secret: None,
         ca: None,
+        webhook: None,
         interval: Duration::from_secs(300),
         timeout: Duration::from_secs(30),
     }

@@ -58,6 +58,10 @@ What is empty is left out: the operator's own default applies.
   value: {{ .Values.limits.maxConcurrentBuilds | int | quote }}
 - name: FIRN_MAX_CONCURRENT_BUILDS_PER_NAMESPACE
   value: {{ .Values.limits.maxConcurrentBuildsPerNamespace | int | quote }}
+{{- if .Values.webhooks.enabled }}
+- name: FIRN_WEBHOOK_LISTEN
+  value: "[::]:8081"
+{{- end }}
 {{- if include "firn.caConfigMap" . }}
 - name: FIRN_CA_FILE
   value: /firn/ca/cluster/ca.crt

@@ -64,7 +64,7 @@ impl Server {
         let commit = repository(&work)?;
         let cache = std::env::var_os("FIRN_CACHE").map_or_else(image::default_cache, PathBuf::from);
         let tree = debian::tree(&debian::LOCK.parse()?, &cache)?;
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parts/ssh/sshd.sh");
+        let script = fs::canonicalize("tests/parts/ssh/sshd.sh")?;
         let child = Command::new("unshare")
             .args(["--mount", "--pid", "--fork", "--kill-child"])
             .args(["--propagation", "private", "sh"])
@@ -165,9 +165,7 @@ fn operator() -> Result<PathBuf> {
         "--package",
         "firn-operator",
     ];
-    run(Command::new("cargo")
-        .args(arguments)
-        .current_dir(env!("CARGO_MANIFEST_DIR")))?;
+    run(Command::new("cargo").args(arguments))?;
     let own = std::env::current_exe()?;
     let profile = own.ancestors().nth(2).context("no folder of programs")?;
     Ok(profile.join("firn-operator"))
@@ -192,6 +190,7 @@ async fn poll(
             dir: ".".into(),
             secret: Some("key".into()),
             ca: None,
+            webhook: None,
             interval: Duration::from_secs(300),
             timeout: Duration::from_secs(30),
         },

@@ -97,6 +97,10 @@ fn asked(git: &GitSource) -> Git {
             .ca_config_map_ref
             .as_ref()
             .map(|ca| (ca.name.clone(), ca.key.clone())),
+        webhook: git
+            .webhook
+            .as_ref()
+            .map(|webhook| webhook.secret_ref.name.clone()),
         interval: git.interval.as_std(),
         timeout: git.timeout.as_std(),
     }

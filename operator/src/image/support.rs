@@ -347,6 +347,7 @@ pub const HONOURED: &[Honoured] = &[
     honoured("source.git.secretRef.name", "build::order"),
     honoured("source.git.caConfigMapRef.name", "build::order"),
     honoured("source.git.caConfigMapRef.key", "build::order"),
+    honoured("source.git.webhook.secretRef.name", "hooks"),
     honoured("source.git.interval", "image::observe"),
     honoured("source.git.timeout", "image::observe"),
     honoured("flake.attribute", "build::order"),

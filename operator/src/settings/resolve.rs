@@ -67,6 +67,7 @@ impl Settings {
             pod_name,
             watch_namespaces,
             listen,
+            webhook_listen,
             log,
             log_format,
             pods,
@@ -84,6 +85,7 @@ impl Settings {
                 Watch::Only(names)
             },
             listen,
+            webhook_listen,
             log,
             log_format,
             pods: resolve_pods(pods)?,

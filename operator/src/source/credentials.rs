@@ -125,6 +125,28 @@ pub(crate) async fn read(
     Ok(trust)
 }
 
+/// The secret that a forge and a `NixImage` share: key `token` of a Secret.
+pub async fn webhook_secret(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+) -> Result<Vec<u8>, SourceFailure> {
+    let api = Api::<Secret>::namespaced(client.clone(), namespace);
+    let secret = get("Secret", namespace, name, api.get(name)).await?;
+    let token = secret.data.unwrap_or_default().remove("token");
+    // As of passwords: a line feed at the end is nobody's intention.
+    let token = token.map(|value| value.0.trim_ascii_end().to_vec());
+    token.filter(|token| !token.is_empty()).ok_or_else(|| {
+        SourceFailure::new(
+            Kind::SecretMissing,
+            format!(
+                "Secret {name:?} in namespace {namespace:?} has no key \"token\" \
+                 (source.git.webhook.secretRef)"
+            ),
+        )
+    })
+}
+
 /// The keys of a Secret for ssh.
 fn keys<'a>(
     name: &str,

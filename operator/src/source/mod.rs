@@ -37,6 +37,7 @@ mod schedule;
 mod semver;
 pub mod ssh_program;
 
+pub use credentials::webhook_secret;
 pub use failure::{Kind, SourceFailure};
 
 /// Which `NixImage`.
@@ -68,6 +69,8 @@ pub struct Git {
     pub secret: Option<String>,
     /// `ConfigMap` and key of a PEM bundle trusted besides the others.
     pub ca: Option<(String, String)>,
+    /// Secret of those who may hasten a poll.
+    pub webhook: Option<String>,
     /// Time between two polls.
     pub interval: Duration,
     /// Longest time for one poll, the lock file's fetch not counted: that has the same again.
@@ -228,6 +231,19 @@ impl Sources {
     /// another source, starts polling it; must be called within a tokio runtime.
     pub fn observe(&self, image: &ImageKey, query: &Query, now: Timestamp) -> Observed {
         self.poller.observe(image, query, now)
+    }
+
+    /// Polls now instead of when it is due: somebody knows of a push. Not for a server that asked
+    /// us to wait, and not more often than once in some seconds, after which it is made up for.
+    /// Whether the image is polled at all.
+    pub fn hasten(&self, image: &ImageKey) -> bool {
+        self.poller.hasten(image)
+    }
+
+    /// Name of the Secret of those who may hasten its polls. `None`: nobody may, or the image is
+    /// not polled.
+    pub fn webhook(&self, image: &ImageKey) -> Option<String> {
+        self.poller.webhook(image)
     }
 
     /// Stops polling for an image: it is deleted or suspended.

@@ -27,6 +27,9 @@ use super::{
 /// then polls go on at their interval, so that new commits are seen.
 const REREAD: Duration = Duration::from_secs(60);
 
+/// Between two polls that were hastened: whoever pushes all day makes no more of them than this.
+const HASTE: Duration = Duration::from_secs(5);
+
 /// Looks at a source.
 pub(crate) trait Look: fmt::Debug + Send + Sync + 'static {
     /// One look. Bounded in time by whoever implements it.
@@ -107,6 +110,7 @@ struct Entry {
     /// Counts changes that a look under way may have missed.
     version: u64,
     last_success: Option<Instant>,
+    hastened: Option<Instant>,
     /// A wall clock's time and when it was read: all others are counted from it.
     clock: (Timestamp, Instant),
     wake: Arc<Notify>,
@@ -142,6 +146,7 @@ impl Entry {
             due: instant + first,
             version: 0,
             last_success: None,
+            hastened: None,
             clock: (now, instant),
             wake: Arc::new(Notify::new()),
         };
@@ -203,6 +208,24 @@ impl Entry {
         self.reread_at = None;
         if !self.settle(now) {
             self.due = instant;
+            self.wake.notify_one();
+        }
+    }
+
+    /// Makes the next poll due now, or as soon as it may be.
+    fn hasten(&mut self) {
+        if let Observation::Failed { failure, .. } = &self.observation
+            && failure.retry_after.is_some()
+        {
+            return;
+        }
+        let now = Instant::now();
+        let soonest = self.hastened.map_or(now, |last| now.max(last + HASTE));
+        // A look under way may have begun before the push.
+        self.version += 1;
+        if soonest < self.due {
+            self.due = soonest;
+            self.hastened = Some(soonest);
             self.wake.notify_one();
         }
     }
@@ -363,6 +386,18 @@ impl Poller {
         if let Some(entry) = state.entries.remove(key) {
             entry.wake.notify_one();
         }
+    }
+
+    /// Polls now. Whether the image is polled at all.
+    pub(crate) fn hasten(&self, key: &ImageKey) -> bool {
+        let mut state = self.lock();
+        let entry = state.entries.get_mut(key);
+        entry.map(Entry::hasten).is_some()
+    }
+
+    /// Name of the Secret of those who may hasten.
+    pub(crate) fn webhook(&self, key: &ImageKey) -> Option<String> {
+        self.lock().entries.get(key)?.git.webhook.clone()
     }
 
     /// Images whose observation changed. One consumer.

@@ -112,6 +112,7 @@ fn query() -> Query {
             secret: None,
             ca: None,
             interval: 5 * MINUTE,
+            webhook: None,
             timeout: MINUTE,
         },
         paths: vec![],
@@ -377,4 +378,35 @@ async fn a_host_that_did_not_answer_gets_one_place() {
     world.busy.lock().unwrap().1 = 0;
     tokio::time::sleep(60 * MINUTE).await;
     assert_eq!(world.busy.lock().unwrap().1, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_knows_of_a_push_is_heard_at_once_and_not_all_the_time() {
+    let world = World::new();
+    let poller = Poller::new(world.clone());
+    poller.observe(&key("web"), &query(), Timestamp::UNIX_EPOCH);
+    tokio::time::sleep(MINUTE).await;
+    let before = world.looks().len();
+    for _ in 0..10 {
+        assert!(poller.hasten(&key("web")));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let hastened = world.looks().split_off(before);
+    let pauses: Vec<_> = hastened.iter().map(|at| at.as_secs()).collect();
+    assert_eq!(pauses, [60, 65]);
+    assert!(!poller.hasten(&key("nobody")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_asked_us_to_wait_is_not_hastened() {
+    let world = World::new();
+    let mut limited = failure(Kind::RateLimited);
+    limited.retry_after = Some(MINUTE * 10);
+    world.answers([Err(limited)]);
+    let poller = Poller::new(world.clone());
+    poller.observe(&key("web"), &query(), Timestamp::UNIX_EPOCH);
+    tokio::time::sleep(MINUTE).await;
+    assert!(poller.hasten(&key("web")));
+    tokio::time::sleep(MINUTE).await;
+    assert_eq!(world.looks().len(), 1);
 }

@@ -19,6 +19,8 @@ pub(crate) const IDENTITY: &str = "-----BEGIN OPENSSH PRIVATE KEY-----\n\
     b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQcanarycanary\n\
     -----END OPENSSH PRIVATE KEY-----\n";
 pub(crate) const KNOWN_HOSTS: &str = "git.example ssh-ed25519 AAAA\n";
+/// What forges sign with.
+pub(crate) const HOOK: &str = "h00k-canary";
 /// What no message may hold.
 pub(crate) const WRONG: &str = "wr0ng-canary";
 
@@ -39,6 +41,7 @@ async fn secret(Path(name): Path<String>) -> impl IntoResponse {
         "wrong" => &[("username", USER), ("password", WRONG)],
         "ssh" => &[("identity", IDENTITY), ("known_hosts", KNOWN_HOSTS)],
         "ssh-without-hosts" => &[("identity", IDENTITY)],
+        "hook" => &[("token", HOOK)],
         "empty" => &[],
         "forbidden" => {
             return status(
