@@ -62,8 +62,12 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
                 .await
                 .with_context(|| format!("failed to listen on {address} (--webhook-listen)"))?;
             let stopping = stopped(stopping.clone());
-            let served = hooks::serve(listener, client.clone(), sources.clone(), stopping);
-            Some(tokio::spawn(served))
+            Some(tokio::spawn(hooks::serve(
+                listener,
+                client.clone(),
+                sources.clone(),
+                stopping,
+            )))
         }
         None => None,
     };

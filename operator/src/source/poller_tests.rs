@@ -392,7 +392,7 @@ async fn who_knows_of_a_push_is_heard_at_once_and_not_all_the_time() {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     let hastened = world.looks().split_off(before);
-    let pauses: Vec<_> = hastened.iter().map(|at| at.as_secs()).collect();
+    let pauses: Vec<_> = hastened.iter().map(Duration::as_secs).collect();
     assert_eq!(pauses, [60, 65]);
     assert!(!poller.hasten(&key("nobody")));
 }
