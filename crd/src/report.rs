@@ -188,7 +188,8 @@ impl Report {
     }
 
     /// The termination message: at most [`REPORT_MAX`] bytes of JSON. What is too long loses the
-    /// beginning of the log, then the end of the message.
+    /// beginning of the log, then the end of the message, then everything but its reason. A failure
+    /// stays one; a success that does not fit is one, since nobody could tell what it came to.
     pub fn to_message(&self) -> String {
         let mut report = self.clone();
         loop {
@@ -198,10 +199,25 @@ impl Report {
                 return text;
             }
             if !report.shorten(excess) {
-                return serde_json::to_string(&Self::new(Outcome::Passed, Vec::new()))
-                    .unwrap_or_default();
+                return serde_json::to_string(&self.barest()).unwrap_or_default();
             }
         }
+    }
+
+    /// What is left where nothing more can be dropped.
+    fn barest(&self) -> Self {
+        let reason = match &self.result {
+            Outcome::Failed(failed) => failed.reason,
+            _ => Reason::InternalError,
+        };
+        let failed = Failed {
+            reason,
+            message: "the report is too long: see the container's log".to_owned(),
+            drv_path: None,
+            log_tail: None,
+            retry_after: None,
+        };
+        Self::new(Outcome::Failed(Box::new(failed)), Vec::new())
     }
 
     /// Makes the report smaller by about `excess` bytes. False: nothing is left to drop.
@@ -222,7 +238,7 @@ impl Report {
                         .truncate(first_bytes(&failed.message, keep - 1).len());
                     true
                 }
-                _ => drop_stages(&mut self.stages),
+                _ => drop_stages(&mut self.stages) || failed.drv_path.take().is_some(),
             },
             Outcome::Pushed(pushed) if pushed.note.is_some() => {
                 pushed.note = None;
@@ -320,6 +336,40 @@ mod tests {
     fn a_log_tail_is_not_taken_for_a_report() {
         assert_eq!(Report::parse("thread 'main' panicked"), None);
         assert_eq!(Report::parse(r#"{"v":0,"r":"passed"}"#), None);
+    }
+
+    /// Whatever a name of a derivation may be.
+    #[test]
+    fn a_failure_that_cannot_be_shortened_stays_one() {
+        let mut report = failed("m", "l");
+        let Outcome::Failed(failed) = &mut report.result else {
+            panic!("no failure");
+        };
+        failed.drv_path = Some("\u{1}".repeat(REPORT_MAX));
+        // Each of these bytes takes six in JSON.
+        failed.message = "\u{1}".repeat(REPORT_MAX);
+        let text = report.to_message();
+        assert!(text.len() <= REPORT_MAX);
+        let Some(Outcome::Failed(read)) = Report::parse(&text).map(|read| read.result) else {
+            panic!("{text}");
+        };
+        assert_eq!(read.reason, Reason::SubstituterUnavailable);
+        assert_eq!(read.drv_path, None);
+    }
+
+    #[test]
+    fn a_result_that_does_not_fit_is_not_taken_for_another() {
+        let report = Report::new(
+            Outcome::NotChanged {
+                drv: "x".repeat(REPORT_MAX),
+            },
+            Vec::new(),
+        );
+        let Some(Outcome::Failed(read)) = Report::parse(&report.to_message()).map(|r| r.result)
+        else {
+            panic!("no failure");
+        };
+        assert_eq!(read.reason, Reason::InternalError);
     }
 
     proptest! {
