@@ -144,6 +144,7 @@ fn put_output(fields: &mut Fields, output: &Output) {
         tags: _,
         tag_policy: _,
         push_secret_ref: _,
+        base_pull_secret_ref: _,
         ca_config_map_ref: _,
         plain_http: _,
     } = output;

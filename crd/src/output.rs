@@ -49,6 +49,12 @@ pub struct Output {
     /// Secret of type `kubernetes.io/dockerconfigjson` to push with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub push_secret_ref: Option<SecretRef>,
+    /// Secret of type `kubernetes.io/dockerconfigjson` to read base images with, on the registries
+    /// that it has logins for. The flake chooses the images: give logins that read base images and
+    /// nothing else. Without it, those on the registry of `repository` are read with
+    /// `pushSecretRef`, all others without a login.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_pull_secret_ref: Option<SecretRef>,
     /// PEM bundle trusted for this endpoint besides the system's and the operator's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_config_map_ref: Option<CaConfigMapRef>,
@@ -296,6 +302,7 @@ impl Output {
             tags: latest(),
             tag_policy: TagPolicy::default(),
             push_secret_ref: None,
+            base_pull_secret_ref: None,
             ca_config_map_ref: None,
             plain_http: false,
             platforms: amd64(),

@@ -29,6 +29,8 @@ pub const HANDOFF: &str = "/firn/handoff";
 pub const SOURCE_SECRET: &str = "/firn/secrets/source";
 /// The push Secret: `config.json` in Docker's format. Check and push only.
 pub const PUSH_SECRET: &str = "/firn/secrets/push";
+/// The Secret for base images: `config.json` in Docker's format. Push only.
+pub const BASE_SECRET: &str = "/firn/secrets/base";
 /// CA certificates for the git server: `ca.crt`. Fetch only.
 pub const SOURCE_CA: &str = "/firn/ca/source";
 /// CA certificates for the registry: `ca.crt`. Check and push only.

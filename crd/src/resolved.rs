@@ -121,6 +121,9 @@ pub struct ResolvedOutput {
     /// Secret of type `kubernetes.io/dockerconfigjson` to push with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub push_secret_ref: Option<SecretRef>,
+    /// Secret of type `kubernetes.io/dockerconfigjson` to read base images with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_pull_secret_ref: Option<SecretRef>,
     /// PEM bundle trusted for this endpoint besides the system's and the operator's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_config_map_ref: Option<CaConfigMapRef>,

@@ -27,6 +27,7 @@ use crate::handoff::{self, Built, Checked, Fetched};
 use crate::nix::Nix;
 use crate::nix::config::Home;
 use crate::nix::log::Log;
+use crate::nix::question::Evaluated;
 use crate::settings::Settings;
 use crate::stages::Stages;
 use crate::stop::Stop;
@@ -112,7 +113,7 @@ impl Work<'_> {
     }
 
     /// Whether the same derivation is what the operator says is published, and check found it.
-    fn is_published(&self, evaluated: &evaluate::Evaluated) -> bool {
+    fn is_published(&self, evaluated: &Evaluated) -> bool {
         let Some(published) = &self.build.published else {
             return false;
         };

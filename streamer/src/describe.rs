@@ -13,7 +13,7 @@ use crate::compression::{self, InvalidLevel};
 use crate::failure::{Failure, Result, chain};
 use crate::input::Image;
 use crate::input::description::{
-    self, BaseImage, DOCUMENT_MAX, Description, DescriptionError, Parts,
+    self, Base, BaseImage, DOCUMENT_MAX, Description, DescriptionError, Parts,
 };
 use crate::input::package::{self, Package};
 use crate::store::{Place, Store};
@@ -32,7 +32,7 @@ pub struct Output<'a> {
     pub asked: &'a ImageSpec,
     /// The time of the commit.
     pub commit_time: Timestamp,
-    /// The image that [`base`] names, once it was found.
+    /// The image that [`Document::base`] names, once it was found.
     pub base: Option<&'a BaseImage>,
 }
 
@@ -61,19 +61,51 @@ pub struct Described {
     pub compression: Compression,
 }
 
-/// The image of an output. Errors: what is described or asked for cannot be made.
-pub fn image(store: &Path, output: &Output<'_>) -> Result<Described> {
-    let invalid = |error: DescriptionError| Failure::new(Reason::ImageInvalid, chain(&error));
-    match output.result {
-        Built::Described(document) => described(document.as_bytes(), output).map_err(invalid),
-        Built::Path {
-            out_path,
-            entry_point,
-            has_bin,
-        } => {
-            if !has_bin && let Some(document) = document(store, output.closure, out_path) {
-                return described(&document, output).map_err(invalid);
-            }
+/// An image description, read.
+#[derive(Debug)]
+pub struct Document {
+    bytes: Vec<u8>,
+    description: Description,
+}
+
+impl Document {
+    /// The image that it is based upon.
+    pub fn base(&self) -> Option<&Base> {
+        self.description.base.as_ref()
+    }
+}
+
+fn invalid(error: &DescriptionError) -> Failure {
+    Failure::new(Reason::ImageInvalid, chain(error))
+}
+
+/// The description that an output is. `None`: it is none.
+pub fn read(store: &Path, closure: &Closure, result: Built<'_>) -> Result<Option<Document>> {
+    let bytes = match result {
+        Built::Described(document) => Some(document.as_bytes().to_vec()),
+        Built::Path { has_bin: true, .. } => None,
+        Built::Path { out_path, .. } => document(store, closure, out_path),
+    };
+    let Some(bytes) = bytes else {
+        return Ok(None);
+    };
+    let description = Description::parse(&bytes).map_err(|error| invalid(&error))?;
+    Ok(Some(Document { bytes, description }))
+}
+
+/// The image of an output, which is what `document` describes or else a package. Errors: what is
+/// described or asked for cannot be made.
+pub fn image(output: &Output<'_>, document: Option<Document>) -> Result<Described> {
+    match (document, output.result) {
+        (Some(document), _) => described(document, output).map_err(|error| invalid(&error)),
+        (
+            None,
+            Built::Path {
+                out_path,
+                entry_point,
+                has_bin,
+            },
+        ) => {
             let image = package::image(&Package {
                 platform: output.platform.clone(),
                 out_path,
@@ -84,10 +116,14 @@ pub fn image(store: &Path, output: &Output<'_>) -> Result<Described> {
                 commit_time: output.commit_time,
             });
             Ok(Described {
-                image: image.map_err(invalid)?,
+                image: image.map_err(|error| invalid(&error))?,
                 compression: asked_compression(output.asked)?,
             })
         }
+        (None, Built::Described(_)) => Err(Failure::new(
+            Reason::InternalError,
+            "an image description was not read before its image was made",
+        )),
     }
 }
 
@@ -102,22 +138,6 @@ pub fn asked_compression(asked: &ImageSpec) -> Result<Compression> {
     })
 }
 
-/// The image in a registry that the output's description is based upon. It must be found before
-/// [`image`].
-pub fn base(store: &Path, output: &Output<'_>) -> Result<Option<String>> {
-    let document = match output.result {
-        Built::Described(document) => Some(document.as_bytes().to_vec()),
-        Built::Path { has_bin: true, .. } => None,
-        Built::Path { out_path, .. } => document(store, output.closure, out_path),
-    };
-    let Some(document) = document else {
-        return Ok(None);
-    };
-    let description = Description::parse(&document)
-        .map_err(|error| Failure::new(Reason::ImageInvalid, chain(&error)))?;
-    Ok(description.base.and_then(|base| base.image))
-}
-
 /// The description that an output is. `None`: it is none, or cannot be read, which shows when its
 /// layer is made.
 fn document(store: &Path, closure: &Closure, out_path: &StorePath) -> Option<Vec<u8>> {
@@ -129,12 +149,12 @@ fn document(store: &Path, closure: &Closure, out_path: &StorePath) -> Option<Vec
 }
 
 fn described(
-    document: &[u8],
+    document: Document,
     output: &Output<'_>,
 ) -> std::result::Result<Described, DescriptionError> {
     let asked = output.asked;
-    let own = Description::parse(document)?;
-    let mentioned = description::mentions(document, output.closure)?;
+    let own = document.description;
+    let mentioned = description::mentions(&document.bytes, output.closure)?;
     let (compression, level) = compression::laid_over(
         (own.compression, own.level),
         (asked.compression, asked.level),
@@ -192,7 +212,8 @@ mod tests {
             commit_time: Timestamp::UNIX_EPOCH,
             base: None,
         };
-        image(dir.path(), &output)
+        let document = read(dir.path(), &closure, output.result)?;
+        image(&output, document)
     }
 
     fn asked() -> ImageSpec {

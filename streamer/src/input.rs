@@ -16,6 +16,7 @@ pub mod detect;
 pub mod docker_tools;
 pub mod foreign;
 pub mod json;
+pub mod laid_over;
 pub mod layout;
 pub mod nix2container;
 pub mod package;
@@ -34,6 +35,7 @@ use crate::closure::Closure;
 use crate::store_path::StorePath;
 use blob::{Blob, Form};
 use docker_tools::{PythonConfig, StoreLayer};
+use laid_over::LaidOver;
 use nix2container::{GoConfig, PathsLayer};
 use tree::Tree;
 use verbatim::Verbatim;
@@ -130,6 +132,8 @@ pub enum Config {
     DockerTools(Box<PythonConfig>),
     /// They are there already.
     Verbatim(Verbatim),
+    /// One of the others, with fields of a NixImage laid over it.
+    LaidOver(Box<LaidOver>),
 }
 
 impl Config {
@@ -169,6 +173,7 @@ impl Config {
                 config.to_bytes(layers.iter().map(|(diff_id, _)| *diff_id))
             }
             Self::Verbatim(config) => config.to_bytes(),
+            Self::LaidOver(config) => config.to_bytes(layers),
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod arguments;
 mod explain;
 mod inspect;
 mod load;
+mod nix;
 mod progress;
 mod registry;
 mod source;
@@ -24,6 +25,7 @@ use crate::stop::Stop;
 use crate::target::{PUSH_PATIENCE, Target};
 pub use arguments::{InspectArguments, LoadArguments, PlanArguments, PushArguments};
 use registry::Client;
+use source::Registries;
 
 /// Exit code of a command line that cannot be used, as shells and clap have it.
 const USAGE: u8 = 2;
@@ -116,7 +118,8 @@ async fn push(arguments: PushArguments, stop: &Stop) -> Result<()> {
     }));
     let tags: Vec<firn_oci::Tag> = tags.collect::<Result<_>>()?;
     let previous = client.previous(&previous)?;
-    let source = source::read(&input, &image).await?;
+    let registries = Registries::Open(&registry, Some(&reference.host));
+    let source = source::read(&input, &image, registries).await?;
     let target = Target::of(client.registry, client.repository, tags.clone());
     let watch = Arc::new(progress::Bars::new(source.sizes(), output.progress()));
     let transfer = Transfer {
@@ -126,7 +129,7 @@ async fn push(arguments: PushArguments, stop: &Stop) -> Result<()> {
         store: source.store,
         compression: source.compression,
         previous: &previous,
-        base: None,
+        base: source.base,
         watch: Arc::clone(&watch) as _,
     };
     let done = transfer.run().await;

@@ -5,6 +5,7 @@ pub mod config;
 pub mod exit;
 pub mod log;
 pub mod path_info;
+pub mod question;
 pub mod words;
 
 use std::collections::BTreeMap;

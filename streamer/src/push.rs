@@ -14,7 +14,7 @@
 //! and buffers below 5 MiB), the compressors' own (see [`firn_oci::Compressors`]), and the closure's
 //! metadata. `make bench` pushes 1 GB and 10 GB within 96 MiB.
 
-mod base;
+pub(crate) mod base;
 mod blobs;
 pub(crate) mod presence;
 mod transfer;
@@ -30,12 +30,12 @@ use firn_oci::{Platform, Reference};
 use jiff::Timestamp;
 
 use crate::closure::Closure;
-use crate::describe::{self, Described, Output};
+use crate::describe::{self, Described, Document, Output};
 use crate::failure::{Failure, Result, chain};
 use crate::handoff::{self, Built, Checked, Fetched, Image};
 use crate::input;
 use crate::input::detect;
-use crate::input::foreign;
+use crate::input::foreign::{self, InputError};
 use crate::publish;
 use crate::settings::Settings;
 use crate::stages::Stages;
@@ -44,6 +44,8 @@ use crate::store_path::StorePath;
 use crate::target::{PUSH_PATIENCE, Target};
 use crate::watch::Unwatched;
 
+use base::Places;
+pub use base::{BaseLogin, BaseSource};
 pub use blobs::{IN_FLIGHT, KEEP_MAX, Placed, Placement};
 pub(crate) use transfer::documents;
 pub use transfer::{Previous, Transfer, Transferred};
@@ -90,14 +92,31 @@ async fn push_image(
     let running = Stages::begin(StageName::Push);
     let fetched = handoff::read(&settings.paths.fetched());
     let fetched: Fetched = fetched.map_err(|error| Failure::internal(&error))?;
-    let closure = verify::closure(&left)?;
-    let closure = Arc::new(closure);
+    let closure = Arc::new(verify::closure(&left)?);
     let store = settings.paths.store();
-    let foreign = made_by_others(build, &left, &closure, fetched.commit_time, &store).await?;
-    let mut output = output(build, &left, &closure, fetched.commit_time)?;
-    let base = match (&foreign, describe::base(&store, &output)?) {
-        (None, Some(name)) => Some(base::find(settings, target, &name, &output.platform).await?),
-        _ => None,
+    let platform: Platform = build
+        .platform
+        .parse()
+        .map_err(|error| Failure::internal(&error))?;
+    let time = fetched.commit_time;
+    let foreign = made_by_others(build, &platform, &left, &closure, time, &store).await?;
+    let mut output = output(build, platform.clone(), &left, &closure, time);
+    let document = match &foreign {
+        Some(_) => None,
+        None => describe::read(&store, &closure, output.result)?,
+    };
+    let places = Places {
+        store: store.clone(),
+        closure: &closure,
+        platform: &platform,
+    };
+    let base = match document.as_ref().and_then(Document::base) {
+        Some(named) => Some(
+            places
+                .find(named, |reference| base::source(settings, target, reference))
+                .await?,
+        ),
+        None => None,
     };
     output.base = base.as_ref().map(|base| &base.image);
     let Described { image, compression } = match foreign {
@@ -105,7 +124,7 @@ async fn push_image(
             image,
             compression: describe::asked_compression(&build.image)?,
         },
-        None => describe::image(&store, &output)?,
+        None => describe::image(&output, document)?,
     };
     drop(output);
     let previous = previous(build, target)?;
@@ -116,7 +135,7 @@ async fn push_image(
         store,
         compression,
         previous: &previous,
-        base: base.as_ref().map(|base| base.registry.clone()),
+        base: base.and_then(|base| base.source),
         watch: Arc::new(Unwatched),
     };
     let done = transfer.run().await;
@@ -145,6 +164,7 @@ async fn push_image(
 /// The image that the output is already. `None`: it is a package, or described.
 async fn made_by_others(
     build: &Build,
+    platform: &Platform,
     left: &Image,
     closure: &Arc<Closure>,
     commit_time: Timestamp,
@@ -154,9 +174,8 @@ async fn made_by_others(
         return Ok(None);
     };
     let spec = &build.image;
-    let platform = build.platform.parse::<Platform>();
     let wanted = foreign::Wanted {
-        platform: platform.map_err(|error| Failure::internal(&error))?,
+        platform: platform.clone(),
         labels: spec.labels.clone(),
         annotations: spec.annotations.clone(),
         created: match spec.timestamp {
@@ -171,28 +190,31 @@ async fn made_by_others(
     let read =
         tokio::task::spawn_blocking(move || detect::image_in(&store, &closure, &output, &wanted));
     let found = read.await.map_err(|error| Failure::internal(&error))?;
-    let found = found.map_err(|error| error.into_failure(&build.attribute))?;
-    if found.is_some() && !(spec.config.is_empty() && spec.files.is_default()) {
+    let unusable = |error: InputError| error.into_failure(&build.attribute);
+    let Some(found) = found.map_err(unusable)? else {
+        return Ok(None);
+    };
+    if !spec.files.is_default() {
         return Err(Failure::new(
             Reason::ImageInvalid,
             format!(
-                "attribute {} is an image that somebody else made, and `output.config` and `output.files` are for packages and image descriptions: say there what they should say, or leave them out",
+                "attribute {} is an image that somebody else made, with files of its own, which `output.files` cannot see: leave it out, and put into the image what it should put there",
                 build.attribute
             ),
         ));
     }
-    Ok(found)
+    found.laid_over(&spec.config).map(Some).map_err(unusable)
 }
 
 fn output<'a>(
     build: &'a Build,
+    platform: Platform,
     left: &'a Image,
     closure: &'a Closure,
     commit_time: Timestamp,
-) -> Result<Output<'a>> {
-    let platform = build.platform.parse::<Platform>();
-    Ok(Output {
-        platform: platform.map_err(|error| Failure::internal(&error))?,
+) -> Output<'a> {
+    Output {
+        platform,
         result: match &left.out_path {
             Some(out_path) => describe::Built::Path {
                 out_path,
@@ -205,7 +227,7 @@ fn output<'a>(
         asked: &build.image,
         commit_time,
         base: None,
-    })
+    }
 }
 
 /// The images that the operator names, as far as they are on this registry.

@@ -235,6 +235,11 @@ impl Error {
         self.refusal().map(|refusal| refusal.status.as_u16())
     }
 
+    /// Whose answer a refusal is. `None`: it is another kind of error.
+    pub fn refused_at(&self) -> Option<&Place> {
+        self.refusal().map(|refusal| &*refusal.place)
+    }
+
     /// The credentials are missing, wrong, expired or not enough.
     pub fn is_auth(&self) -> bool {
         matches!(self.status(), Some(401 | 403)) && !self.is_tag_immutable()

@@ -451,6 +451,11 @@ fn volumes(build: &NixImageBuild, site: &Site) -> Volumes {
             .push_secret_ref
             .as_ref()
             .map(|secret| secret.name.clone()),
+        base_secret: spec
+            .output
+            .base_pull_secret_ref
+            .as_ref()
+            .map(|secret| secret.name.clone()),
         push_ca: spec.output.ca_config_map_ref.as_ref().map(bundle),
         substituter_ca: spec.build.ca_config_map_ref.as_ref().map(bundle),
         cluster_ca: site.cluster_ca.is_some(),

@@ -78,6 +78,7 @@ fn output() -> ResolvedOutput {
         tags: vec!["latest".into()],
         tag_policy: blank.tag_policy,
         push_secret_ref: None,
+        base_pull_secret_ref: None,
         ca_config_map_ref: None,
         plain_http: false,
         platforms: vec![Platform {

@@ -31,6 +31,8 @@ pub struct Volumes {
     pub source_ca: Option<Bundle>,
     /// Secret with the registry's credentials, of the kind `kubernetes.io/dockerconfigjson`.
     pub push_secret: Option<String>,
+    /// Secret with logins for base images, of the same kind.
+    pub base_secret: Option<String>,
     /// CA certificates for the registry.
     pub push_ca: Option<Bundle>,
     /// CA certificates for substituters.
@@ -63,6 +65,8 @@ struct Part {
     path: &'static str,
     writers: &'static [Container],
     readers: &'static [Container],
+    /// Of use in pods with this container only.
+    beside: Option<Container>,
 }
 
 use Container::{Build, Check, Fetch, Push};
@@ -130,6 +134,19 @@ impl Volumes {
                     &[Check, Push],
                 )
             }),
+            self.base_secret.as_deref().map(|name| {
+                let config = (".dockerconfigjson", "config.json");
+                Part {
+                    // A pod that only publishes makes no image.
+                    beside: Some(Build),
+                    ..part(
+                        secret("base-secret", name, Some(config)),
+                        pod::BASE_SECRET,
+                        &[],
+                        &[Push],
+                    )
+                }
+            }),
             self.source_ca
                 .as_ref()
                 .map(|ca| part(bundle("source-ca", ca), pod::SOURCE_CA, &[], &[Fetch])),
@@ -163,6 +180,12 @@ impl Part {
     /// Whether it is given, or a container of the pod writes it: a pod that only publishes has no
     /// store and no hand-off.
     fn is_filled(&self, containers: &[Container]) -> bool {
+        if self
+            .beside
+            .is_some_and(|other| !containers.contains(&other))
+        {
+            return false;
+        }
         self.writers.is_empty()
             || self
                 .writers
@@ -215,6 +238,7 @@ const fn part(
         path,
         writers,
         readers,
+        beside: None,
     }
 }
 
@@ -321,6 +345,7 @@ mod tests {
             source_secret: Some("git-token".into()),
             source_ca: bundle("git-ca"),
             push_secret: Some("registry-login".into()),
+            base_secret: Some("base-login".into()),
             push_ca: bundle("registry-ca"),
             substituter_ca: bundle("cache-ca"),
             cluster_ca: true,
@@ -386,6 +411,7 @@ mod tests {
                 "check ro",
                 "handoff ro",
                 "push-secret ro",
+                "base-secret ro",
                 "push-ca ro",
                 "cluster-ca ro",
                 "tmp-push rw"
@@ -404,6 +430,13 @@ mod tests {
                 .unwrap();
             assert_eq!(volume.secret, None, "{}", mount.name);
         }
+    }
+
+    #[test]
+    fn a_pod_that_only_publishes_reads_no_base_image() {
+        let volumes = all().volumes(&[Push]);
+        assert!(volumes.iter().all(|volume| volume.name != "base-secret"));
+        assert!(volumes.iter().any(|volume| volume.name == "push-secret"));
     }
 
     #[test]

@@ -154,6 +154,7 @@ fn output(image: &NixImage, site: &Site, tags: &[String]) -> ResolvedOutput {
         tags: tags.to_vec(),
         tag_policy: output.tag_policy,
         push_secret_ref: output.push_secret_ref.clone(),
+        base_pull_secret_ref: output.base_pull_secret_ref.clone(),
         ca_config_map_ref: output.ca_config_map_ref.clone(),
         plain_http: output.plain_http,
         platforms: output
@@ -234,6 +235,7 @@ fn changes(before: &NixImageBuildSpec, now: &NixImageBuildSpec) -> Vec<Change> {
                 "tags",
                 "tagPolicy",
                 "pushSecretRef",
+                "basePullSecretRef",
                 "caConfigMapRef",
                 "plainHTTP",
                 "platforms",

@@ -357,6 +357,7 @@ pub const HONOURED: &[Honoured] = &[
     honoured("output.repository", "build::order"),
     honoured("output.tags", "image::tests"),
     honoured("output.pushSecretRef.name", "build::order"),
+    honoured("output.basePullSecretRef.name", "build::order"),
     honoured("output.caConfigMapRef.name", "build::order"),
     honoured("output.caConfigMapRef.key", "build::order"),
     honoured("output.plainHTTP", "build::order"),

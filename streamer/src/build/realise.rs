@@ -7,7 +7,6 @@ use firn_crd::exit::Reason;
 use serde::Deserialize;
 
 use super::Work;
-use super::evaluate::{Evaluated, Value};
 use crate::closure::PathInfo;
 use crate::entry_point::{self, EntryPoint};
 use crate::failure::{Failure, Result, chain};
@@ -15,6 +14,7 @@ use crate::handoff::Image;
 use crate::image_kind;
 use crate::nix::log::Log;
 use crate::nix::path_info;
+use crate::nix::question::{self, Evaluated, Value};
 use crate::nix::words::Doing;
 use crate::store_path::StorePath;
 
@@ -87,13 +87,7 @@ impl Work<'_> {
         sources: &BTreeSet<StorePath>,
         log: &mut Log,
     ) -> Result<BTreeMap<StorePath, PathInfo>> {
-        let installables: Vec<String> = outputs
-            .iter()
-            .map(|(drv, outputs)| {
-                let outputs: Vec<&str> = outputs.iter().map(String::as_str).collect();
-                format!("{drv}^{}", outputs.join(","))
-            })
-            .collect();
+        let installables = question::installables(outputs);
         let mut paths = sources.clone();
         if !installables.is_empty() {
             let installables: Vec<&str> = installables.iter().map(String::as_str).collect();

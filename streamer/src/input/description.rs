@@ -126,9 +126,9 @@ pub enum DescriptionError {
     /// Not a level of the compression.
     #[error("`level`")]
     Level(#[source] InvalidLevel),
-    /// Nobody has fetched it.
-    #[error("`base` is not supported yet: {0:?}")]
-    NoBase(Base),
+    /// Both or neither of `image` and `path`, or nobody has found it.
+    #[error("`base` must have exactly one of `image` and `path`: {0:?}")]
+    Base(Base),
     /// A variable without a name.
     #[error("`config.env` has {0:?}: wanted NAME=value")]
     Variable(String),
@@ -230,7 +230,7 @@ pub fn image(
     parts: &Parts<'_>,
 ) -> Result<Image, DescriptionError> {
     if let (Some(base), None) = (&description.base, parts.base) {
-        return Err(DescriptionError::NoBase(base.clone()));
+        return Err(DescriptionError::Base(base.clone()));
     }
     let closure = reachable(parts.closure, mentioned)?;
     let made = Maker {

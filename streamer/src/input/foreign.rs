@@ -177,6 +177,9 @@ pub enum InputError {
         /// What is missing.
         name: String,
     },
+    /// The image's config is none, so that nothing can be laid over it.
+    #[error("the image's config cannot be read")]
+    Config(#[source] firn_oci::ParseError),
     /// A document is not what its digest says.
     #[error("{what} is damaged: its digest was declared as {expected} and is {actual}")]
     Damaged {

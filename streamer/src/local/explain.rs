@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::arguments::PlanArguments;
 use super::registry::Client;
-use super::source::{self, Source};
+use super::source::{self, Registries, Source};
 use super::{Result, tell, unusable, usage};
 use crate::recipe::{Key, Known};
 use crate::target::failure;
@@ -74,7 +74,14 @@ struct Previous {
 
 /// Does `plan`.
 pub(super) async fn plan(arguments: PlanArguments) -> Result<()> {
-    let source = source::read(&arguments.input, &arguments.image).await?;
+    // Whatever is wrong with it shows when it is read.
+    let host = arguments
+        .previous
+        .as_deref()
+        .and_then(|text| text.parse().ok());
+    let host = host.map(|previous: Reference| previous.host);
+    let registries = Registries::Open(&arguments.registry, host.as_ref());
+    let source = source::read(&arguments.input, &arguments.image, registries).await?;
     let previous = match &arguments.previous {
         Some(text) => Some(previous(text, &arguments).await?),
         None => None,

@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use super::arguments::LoadArguments;
 use super::progress::Bars;
-use super::source::{self, Source};
+use super::source::{self, Registries, Source};
 use super::{Result, Trouble, tell, unusable, usage};
 use crate::failure::{Failure, chain};
 use crate::maker::{Maker, unwritable};
@@ -27,7 +27,7 @@ use crate::watch::Watch;
 
 /// Does `load`.
 pub(super) async fn load(arguments: LoadArguments) -> Result<()> {
-    let source = source::read(&arguments.input, &arguments.image).await?;
+    let source = source::read(&arguments.input, &arguments.image, Registries::None).await?;
     let bars = Arc::new(Bars::new(source.sizes(), arguments.output.progress()));
     let making = Making {
         source,

@@ -1,23 +1,23 @@
 //! From what the command line names to an image, its closure, and the files.
 
-use std::ffi::OsStr;
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::Arc;
 
 use firn_crd::exit::Reason;
 use firn_crd::run::ImageSpec;
-use firn_oci::{Compression, Platform};
+use firn_oci::{Compression, Platform, Reference, RegistryHost};
 use jiff::Timestamp;
-use serde::Deserialize;
 
-use super::arguments::{ImageArguments, InputArguments};
-use super::{Result, unusable, usage};
+use super::arguments::{ImageArguments, InputArguments, RegistryArguments};
+use super::nix::{self, Made};
+use super::registry::Client;
+use super::{Result, Trouble, unusable, usage};
 use crate::closure::Closure;
 use crate::compression;
-use crate::describe::{self, Described, Output};
+use crate::describe::{self, Described, Document, Output};
 use crate::entry_point::{self, EntryPoint};
 use crate::failure::{Failure, chain};
 use crate::input::Image;
@@ -25,7 +25,10 @@ use crate::input::detect;
 use crate::input::foreign::Wanted;
 use crate::layer::Streams;
 use crate::nix::path_info;
+use crate::push::base::Places;
+use crate::push::{BaseLogin, BaseSource};
 use crate::store_path::{STORE, StorePath};
+use crate::target::PUSH_PATIENCE;
 
 /// Largest description of a closure that is read: 100,000 paths are about 100 MB.
 const CLOSURE_MAX: u64 = 128 << 20;
@@ -39,6 +42,41 @@ pub(super) struct Source {
     pub(super) streams: Streams,
     /// What a description says, or else the command line.
     pub(super) compression: Compression,
+    /// Where the layers of a base image are.
+    pub(super) base: Option<BaseSource>,
+}
+
+/// The registries that a base image may be read from.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Registries<'a> {
+    /// Those that these arguments open; without TLS only the one that is named besides.
+    Open(&'a RegistryArguments, Option<&'a RegistryHost>),
+    /// None: layers are made on this machine.
+    None,
+}
+
+impl Registries<'_> {
+    fn source(self, reference: &Reference) -> crate::failure::Result<BaseSource> {
+        let Self::Open(arguments, named) = self else {
+            return Err(Failure::new(
+                Reason::ImageInvalid,
+                "the layers of a base image in a registry are copied from there to another: push the image, or name a base image in the store by `base.path`",
+            ));
+        };
+        let arguments = RegistryArguments {
+            plain_http: arguments.plain_http && named == Some(&reference.host),
+            ..arguments.clone()
+        };
+        let client =
+            Client::new(&arguments, reference, PUSH_PATIENCE).map_err(|trouble| match trouble {
+                Trouble::Failed(failure) => failure,
+                Trouble::Usage(message) => Failure::new(Reason::ImageInvalid, message),
+            })?;
+        Ok(BaseSource {
+            registry: client.registry,
+            login: BaseLogin::Person,
+        })
+    }
 }
 
 impl Source {
@@ -52,41 +90,65 @@ impl Source {
 }
 
 /// Reads, and builds before if a flake's attribute was named.
-pub(super) async fn read(input: &InputArguments, wanted: &ImageArguments) -> Result<Source> {
+pub(super) async fn read(
+    input: &InputArguments,
+    wanted: &ImageArguments,
+    registries: Registries<'_>,
+) -> Result<Source> {
     let asked_for = compression::encoder(wanted.compression.into(), wanted.level)
         .map_err(|error| unusable("--level", &error))?;
     let named = input.input.as_deref().ok_or_else(|| {
         usage("say what the image is made of: a store path, or a flake's attribute like .#app")
     })?;
-    let out_path = match store_path(named) {
-        Some(path) => path,
-        None => build(named).await?,
+    let made = match store_path(named) {
+        Some(path) => Made::Path(path, None),
+        None => nix::make(named).await?,
+    };
+    let paths: BTreeSet<&StorePath> = match &made {
+        Made::Path(path, _) => [path].into(),
+        Made::Described(_, paths) => paths.iter().collect(),
     };
     let json = match &input.closure {
         Some(file) => read_file(file)?,
-        None => path_info(&out_path).await?,
+        None if paths.is_empty() => b"{}".to_vec(),
+        None => nix::path_info(&paths).await?,
     };
-    let paths = path_info::parse(&json)
-        .map_err(|error| usage(format!("the closure of {out_path}: {}", chain(&error))))?;
-    let closure = Closure::new(paths)
-        .map_err(|error| usage(format!("the closure of {out_path}: {error}")))?;
-    if !closure.contains(&out_path) {
-        return Err(usage(format!("{out_path} is not in its closure")));
+    let closure = path_info::parse(&json)
+        .map_err(|error| usage(format!("the closure of {named}: {}", chain(&error))))?;
+    let closure =
+        Closure::new(closure).map_err(|error| usage(format!("the closure of {named}: {error}")))?;
+    if let Some(missing) = paths.iter().find(|path| !closure.contains(path)) {
+        return Err(usage(format!("{missing} is not in its closure")));
     }
-    let Described { image, compression } = match foreign(&out_path, &closure, &input.store, wanted)?
-    {
-        Some(image) => Described {
-            image,
-            compression: asked_for,
+    let closure = Arc::new(closure);
+    let store = &input.store;
+    let (described, base) = match &made {
+        Made::Described(document, _) => {
+            let result = describe::Built::Described(document);
+            described(result, &closure, store, wanted, registries).await?
+        }
+        Made::Path(out_path, main_program) => match foreign(out_path, &closure, store, wanted)? {
+            Some(image) => {
+                let compression = asked_for;
+                (Described { image, compression }, None)
+            }
+            None => {
+                let main_program = wanted.main_program.as_ref().or(main_program.as_ref());
+                let wanted = ImageArguments {
+                    main_program: main_program.cloned(),
+                    ..wanted.clone()
+                };
+                package(out_path, &closure, store, &wanted, registries).await?
+            }
         },
-        None => package(&out_path, &closure, &input.store, wanted)?,
     };
     Ok(Source {
-        image,
-        compression,
-        closure: Arc::new(closure),
+        image: described.image,
+        compression: described.compression,
+        closure,
         store: input.store.clone(),
         streams: Streams::default(),
+        base,
     })
 }
 
@@ -118,32 +180,57 @@ fn foreign(
     Ok(image)
 }
 
-fn package(
+async fn package(
     out_path: &StorePath,
-    closure: &Closure,
+    closure: &Arc<Closure>,
     store: &Path,
     wanted: &ImageArguments,
-) -> Result<Described> {
+    registries: Registries<'_>,
+) -> Result<(Described, Option<BaseSource>)> {
     let entry_point = entry_point(out_path, store, wanted)?;
     if let Some(note) = &entry_point.note {
         tracing::warn!("{note}");
     }
-    let described = describe::image(
-        store,
-        &Output {
-            platform: platform(wanted)?,
-            result: describe::Built::Path {
-                out_path,
-                entry_point: entry_point.program.as_deref(),
-                has_bin: entry_point.has_bin,
-            },
-            closure,
-            asked: &asked(wanted),
-            commit_time: Timestamp::UNIX_EPOCH,
-            base: None,
-        },
-    )?;
-    Ok(described)
+    let result = describe::Built::Path {
+        out_path,
+        entry_point: entry_point.program.as_deref(),
+        has_bin: entry_point.has_bin,
+    };
+    described(result, closure, store, wanted, registries).await
+}
+
+async fn described(
+    result: describe::Built<'_>,
+    closure: &Arc<Closure>,
+    store: &Path,
+    wanted: &ImageArguments,
+    registries: Registries<'_>,
+) -> Result<(Described, Option<BaseSource>)> {
+    let platform = platform(wanted)?;
+    let document = describe::read(store, closure, result)?;
+    let places = Places {
+        store: store.to_owned(),
+        closure,
+        platform: &platform,
+    };
+    let base = match document.as_ref().and_then(Document::base) {
+        Some(named) => Some(
+            places
+                .find(named, |reference| registries.source(reference))
+                .await?,
+        ),
+        None => None,
+    };
+    let output = Output {
+        platform: platform.clone(),
+        result,
+        closure,
+        asked: &asked(wanted),
+        commit_time: Timestamp::UNIX_EPOCH,
+        base: base.as_ref().map(|base| &base.image),
+    };
+    let described = describe::image(&output, document)?;
+    Ok((described, base.and_then(|base| base.source)))
 }
 
 /// What the command line asks for, in the words of a NixImage.
@@ -216,72 +303,4 @@ fn read_file(file: &Path) -> Result<Vec<u8>> {
         )));
     }
     Ok(bytes)
-}
-
-#[derive(Deserialize)]
-struct Built {
-    outputs: std::collections::BTreeMap<String, StorePath>,
-}
-
-async fn build(installable: &str) -> Result<StorePath> {
-    let told = nix(["build", "--json", "--no-link", "--", installable], true).await?;
-    let built: Vec<Built> = serde_json::from_slice(&told).map_err(|error| {
-        Failure::new(
-            Reason::InternalError,
-            format!("nix build gave an answer that is not understood: {error}"),
-        )
-    })?;
-    let mut outputs = built
-        .into_iter()
-        .next()
-        .map(|b| b.outputs)
-        .unwrap_or_default();
-    let first = outputs.keys().next().cloned();
-    let out = outputs
-        .remove("out")
-        .or_else(|| outputs.remove(&first.unwrap_or_default()));
-    out.ok_or_else(|| usage(format!("{installable} has no output")))
-}
-
-async fn path_info(path: &StorePath) -> Result<Vec<u8>> {
-    let path = path.to_string();
-    let base = ["path-info", "--json", "--recursive"];
-    // Since 2.33 the plain form warns and will be refused; before, the option is not known.
-    let new = ["--json-format", "1", &path];
-    if let Ok(told) = nix(base.iter().chain(&new), false).await {
-        return Ok(told);
-    }
-    nix(base.iter().copied().chain([path.as_str()]), true).await
-}
-
-/// Runs the user's own Nix, in the user's environment.
-async fn nix<A: AsRef<OsStr>>(
-    arguments: impl IntoIterator<Item = A>,
-    loud: bool,
-) -> Result<Vec<u8>> {
-    let shown = if loud {
-        Stdio::inherit()
-    } else {
-        Stdio::null()
-    };
-    let mut command = tokio::process::Command::new("nix");
-    command
-        .args(["--extra-experimental-features", "nix-command flakes"])
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stderr(shown)
-        .kill_on_drop(true);
-    let output = command.output().await.map_err(|error| {
-        usage(format!(
-            "nix cannot be started: {error}: install Nix, or name a store path and give its closure with --closure"
-        ))
-    })?;
-    if output.status.success() {
-        return Ok(output.stdout);
-    }
-    Err(Failure::new(
-        Reason::BuildFailed,
-        format!("nix ended with {}; see above", output.status),
-    )
-    .into())
 }

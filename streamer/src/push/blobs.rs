@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use firn_crd::exit::Reason;
-use firn_oci::registry::{Copied, PushError, Registry};
+use firn_oci::registry::{Copied, Error, PushError};
 use firn_oci::{Compression, Compressors, Descriptor, Digest, Document, Layer, Repository};
 use futures::future;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
+use super::base::BaseSource;
 use super::presence;
 use crate::closure::Closure;
 use crate::failure::{Failure, Result};
@@ -69,7 +70,7 @@ pub(super) struct Blobs<'a> {
     pub(super) known: &'a Known,
     pub(super) streams: Streams,
     /// Where the layers of the base image are.
-    pub(super) base: Option<&'a Registry>,
+    pub(super) base: Option<&'a BaseSource>,
     pub(super) watch: &'a Arc<dyn Watch>,
 }
 
@@ -263,17 +264,24 @@ impl Blobs<'_> {
             repository,
             ..
         } = self.target;
-        let from = self.base.unwrap_or(registry);
+        let from = self.base.map_or(registry, |base| &base.registry);
         let copied = registry
             .copy_blob(repository, from, &remote.repository, &remote.descriptor)
             .await;
+        let copied = copied.map_err(|error| match self.base {
+            Some(base) if is_of(&error, remote, base) => {
+                let name = format!("{}/{}", base.registry.host(), remote.repository);
+                base.login.failure(&name, &error)
+            }
+            _ => failure(&error),
+        });
         Ok(Placed {
             layer: Layer {
                 diff_id: remote.diff_id,
                 uncompressed_size: 0,
                 descriptor: remote.descriptor.clone(),
             },
-            placement: copied.map_err(|error| failure(&error))?.into(),
+            placement: copied?.into(),
         })
     }
 
@@ -353,6 +361,14 @@ impl Blobs<'_> {
         sent.map_err(|error| failure(&error))?;
         Ok(Placement::Sent)
     }
+}
+
+/// Whether it is the base image's repository that refuses.
+fn is_of(error: &Error, remote: &Remote, base: &BaseSource) -> bool {
+    error.refused_at().is_some_and(|place| {
+        place.registry == *base.registry.host()
+            && place.repository.as_ref() == Some(&remote.repository)
+    })
 }
 
 /// The layer with its recipe on it.

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use firn_oci::registry::{ManifestName, Registry};
+use firn_oci::registry::ManifestName;
 use firn_oci::{
     Compression, Compressors, Digest, Document, Layer, Manifest, Repository, Tag, media_type,
 };
 
+use super::base::BaseSource;
 use super::blobs::{Blobs, Placed, Placement, Wanted};
 use crate::closure::Closure;
 use crate::failure::{Failure, Result};
@@ -33,7 +34,7 @@ pub struct Transfer<'a> {
     /// Images whose layers need not be made again, the likeliest first.
     pub previous: &'a [Previous],
     /// Where the layers of the base image are, if it is not the target.
-    pub base: Option<Registry>,
+    pub base: Option<BaseSource>,
     /// Who wants to know how it goes.
     pub watch: Arc<dyn Watch>,
 }
@@ -81,11 +82,11 @@ impl Transfer<'_> {
     /// Before a tag moves, each blob was sent, or asked for by its first byte. Only where the image
     /// is the published one and all tags are there already, nothing is asked: nothing moves.
     pub async fn run(&self) -> Result<Transferred> {
-        let (known, there) = self.known().await?;
         let keys = self.image.layers.iter();
         let keys: Vec<Key> = keys
             .map(|layer| Key::of(&layer.contents, &self.closure, self.compression))
             .collect();
+        let (known, there) = self.known(&keys).await?;
         let wanted = self.image.layers.iter().zip(&keys).enumerate();
         let wanted: Vec<Wanted<'_>> = wanted
             .map(|(index, (layer, key))| Wanted { layer, key, index })
@@ -153,11 +154,14 @@ impl Transfer<'_> {
     }
 
     /// The layers of previous images, and which of these images are there. Those that are gone tell
-    /// nothing.
-    async fn known(&self) -> Result<(Known, Vec<&Previous>)> {
+    /// nothing. No more of them are read than are needed.
+    async fn known(&self, wanted: &[Key]) -> Result<(Known, Vec<&Previous>)> {
         let mut known = Known::default();
         let mut there = Vec::new();
         for previous in self.previous {
+            if !there.is_empty() && wanted.iter().all(|key| known.get(key).is_some()) {
+                break;
+            }
             let Previous { repository, digest } = previous;
             let name = ManifestName::Digest(*digest);
             let found = self.target.registry.get_manifest(repository, &name).await;

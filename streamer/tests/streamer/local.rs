@@ -136,6 +136,63 @@ async fn a_second_push_sends_nothing_and_another_repository_mounts() {
     assert_eq!(moved["layersPushed"], 0);
 }
 
+/// A value of the flake, by a stand-in for Nix; its base image is read with the person's login.
+#[tokio::test]
+async fn a_description_that_is_a_value_is_pushed_and_built_upon_another_image() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let laptop = Laptop::new().await;
+    let to = laptop.repository("team/base:v1");
+    let base = laptop.json("push", &["--to", &to]).await;
+    let below = format!(
+        "{}@{}",
+        laptop.repository("team/base"),
+        base["digest"].as_str().unwrap()
+    );
+    let app = &laptop.packages[3].path;
+    let drv = format!("{app}.drv");
+    let document = json!({
+        "firnImage": 1, "contents": [app], "config": {"cmd": ["x"]}, "base": {"image": below},
+    });
+    let answer = json!({
+        "kind": "description", "drvPath": drv, "document": document.to_string(),
+        "context": { drv.as_str(): { "outputs": ["out"] } },
+    });
+    let folder = laptop.dir.path();
+    let built = json!([{ "drvPath": drv, "outputs": { "out": app } }]);
+    fs::write(folder.join("eval"), answer.to_string()).unwrap();
+    fs::write(folder.join("build"), built.to_string()).unwrap();
+    fs::create_dir(folder.join("bin")).unwrap();
+    let script =
+        "#!/bin/sh\n/bin/cat \"$([ \"$3\" = path-info ] && echo closure.json || echo $3)\"\n";
+    fs::write(folder.join("bin/nix"), script).unwrap();
+    fs::set_permissions(folder.join("bin/nix"), fs::Permissions::from_mode(0o755)).unwrap();
+    let to = laptop.repository("team/app:v1");
+    let mut program = Command::new(env!("CARGO_BIN_EXE_firn-streamer"));
+    program
+        .args(["push", ".#web", "--to", &to, "--plain-http", "--json"])
+        .args(["--store", "store", "--platform", "linux/amd64"])
+        .env_clear()
+        .env("PATH", folder.join("bin"))
+        .current_dir(folder);
+    let output = tokio::task::spawn_blocking(move || program.output().unwrap());
+    let output = output.await.unwrap();
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{words}");
+    let pushed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    // All but one that is equal to a layer of the image's own, whichever of the two comes first.
+    let number = |value: &Value| value.as_u64().unwrap();
+    assert!(number(&pushed["layersMounted"]) + 1 >= number(&base["layersTotal"]));
+    assert!(number(&pushed["layersTotal"]) > number(&base["layersTotal"]));
+    let manifest = laptop.registry.manifest("team/app", "v1").unwrap();
+    let manifest: Value = serde_json::from_slice(&manifest).unwrap();
+    let config = manifest["config"]["digest"].as_str().unwrap();
+    let config = laptop.registry.blob("team/app", &config.parse().unwrap());
+    let config: Value = serde_json::from_slice(&config.unwrap()).unwrap();
+    assert_eq!(config["config"]["Cmd"], json!(["x"]));
+    assert!(config["config"]["Entrypoint"].is_array(), "{config}");
+}
+
 #[tokio::test]
 async fn a_plan_tells_what_would_be_pushed_and_why() {
     let mut laptop = Laptop::new().await;

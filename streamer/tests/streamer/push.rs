@@ -19,6 +19,8 @@ use firn_streamer::store_path::StorePath;
 use firn_streamer::target::{PUSH_PATIENCE, Target};
 use firn_streamer::{check, publish, push};
 
+#[path = "push/bases.rs"]
+mod bases;
 #[path = "push/index.rs"]
 mod index;
 #[path = "push/others.rs"]
@@ -38,6 +40,8 @@ struct Pod {
     level: Option<u8>,
     platform: &'static str,
     temporary_tag: Option<String>,
+    config: firn_crd::container::Container,
+    files: firn_crd::files::Files,
 }
 
 impl Pod {
@@ -67,6 +71,8 @@ impl Pod {
             level: None,
             platform: "linux/amd64",
             temporary_tag: None,
+            config: firn_crd::container::Container::default(),
+            files: firn_crd::files::Files::default(),
         };
         for package in &pod.packages {
             pod.write(package);
@@ -121,6 +127,15 @@ impl Pod {
 
     /// As if the attribute were an image description.
     fn hand_off_described(&self, document: &str) {
+        self.hand_off_described_with(document, Vec::new());
+    }
+
+    /// The same, with more store paths that it mentions.
+    fn hand_off_described_with(
+        &self,
+        document: &str,
+        more: Vec<(StorePath, firn_streamer::closure::PathInfo)>,
+    ) {
         let image = Image {
             drv_path: self.drv_path(),
             out_path: None,
@@ -132,6 +147,7 @@ impl Pod {
                 .packages
                 .iter()
                 .map(|p| (p.path.clone(), p.info()))
+                .chain(more)
                 .collect(),
         };
         self.hand_off_built(&Built::Image(Box::new(image)));
@@ -159,6 +175,8 @@ impl Pod {
                 max_layers: 10,
                 compression: Compression::Zstd,
                 level: self.level,
+                config: self.config.clone(),
+                files: self.files.clone(),
                 ..ImageSpec::default()
             },
             published: self.published.clone(),

@@ -58,6 +58,7 @@ fn full() -> Order {
             source_secret: Some("git-token".into()),
             source_ca: bundle("git-ca"),
             push_secret: Some("registry-login".into()),
+            base_secret: Some("base-login".into()),
             push_ca: bundle("registry-ca"),
             substituter_ca: bundle("cache-ca"),
             cluster_ca: true,

@@ -160,6 +160,9 @@ fn placement_and_store_are_those_of_the_spec() {
         size: Some(Quantity("20Gi".into())),
         ..StoreSpec::default()
     };
+    build.spec.output.base_pull_secret_ref = Some(SecretRef {
+        name: "bases".into(),
+    });
     build.spec.output.push_secret_ref = Some(SecretRef {
         name: "login".into(),
     });
@@ -174,6 +177,7 @@ fn placement_and_store_are_those_of_the_spec() {
     assert_eq!(order.volumes.store.size.as_deref(), Some("20Gi"));
     assert_eq!(order.volumes.store.storage_class.as_deref(), Some("fast"));
     assert_eq!(order.volumes.push_secret.as_deref(), Some("login"));
+    assert_eq!(order.volumes.base_secret.as_deref(), Some("bases"));
 }
 
 #[test]

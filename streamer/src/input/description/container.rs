@@ -165,7 +165,7 @@ impl Check {
 impl Container {
     /// The config of an image, on top of what it inherits. Lists take the place of the base's;
     /// variables, labels, ports and volumes are added to them, and win.
-    pub(super) fn on(&self, base: ContainerConfig) -> ContainerConfig {
+    pub(in crate::input) fn on(&self, base: ContainerConfig) -> ContainerConfig {
         let mut config = base;
         // Arguments belong to their program: those of another one mean nothing to this one.
         if let Some(entrypoint) = &self.entrypoint {

@@ -9,10 +9,10 @@ use serde_json::json;
 use super::*;
 
 impl Pod {
-    /// What build leaves when the output is a file of these bytes.
-    fn hand_off_file(&self, name: &str, bytes: &[u8]) {
+    /// A file of these bytes in the store, that refers to all packages.
+    pub(super) fn store_file(&self, name: &str, bytes: &[u8]) -> (StorePath, PathInfo) {
         let base = format!("{}-{name}", "z".repeat(32));
-        let out_path = StorePath::of_base_name(&base).unwrap();
+        let path = StorePath::of_base_name(&base).unwrap();
         fs::write(self.paths().store().join(&base), bytes).unwrap();
         let mut nar = NarHasher::new();
         nar.begin_file(None, false, bytes.len() as u64);
@@ -24,6 +24,12 @@ impl Pod {
             nar_size,
             references: self.packages.iter().map(|p| p.path.clone()).collect(),
         };
+        (path, info)
+    }
+
+    /// What build leaves when the output is such a file.
+    fn hand_off_file(&self, name: &str, bytes: &[u8]) {
+        let (out_path, info) = self.store_file(name, bytes);
         let packages = self.packages.iter().map(|p| (p.path.clone(), p.info()));
         let image = Image {
             drv_path: self.drv_path(),
@@ -37,12 +43,17 @@ impl Pod {
         self.hand_off_built(&Built::Image(Box::new(image)));
     }
 
-    /// The packages as an image of nix2container, a layer each.
     fn hand_off_nix2container(&self) {
+        self.hand_off_file("image-app.json", self.nix2container(12).as_bytes());
+    }
+
+    /// The first packages as an image of nix2container, a layer each.
+    pub(super) fn nix2container(&self, count: usize) -> String {
         let unknown = format!("sha256:{}", "0".repeat(64));
         let layers: Vec<_> = self
             .packages
             .iter()
+            .take(count)
             .map(|package| {
                 json!({
                     "digest": unknown, "diff_ids": unknown, "size": 0,
@@ -56,7 +67,7 @@ impl Pod {
             "version": 1, "arch": "amd64", "created": "0001-01-01T00:00:00Z",
             "image-config": {"entrypoint": ["/bin/app"]}, "layers": layers,
         });
-        self.hand_off_file("image-app.json", image.to_string().as_bytes());
+        image.to_string()
     }
 }
 
@@ -95,6 +106,42 @@ async fn a_small_change_of_an_image_of_others_sends_one_layer() {
     let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
     assert_eq!(config["config"]["Entrypoint"], json!(["/bin/app"]));
     assert_eq!(config["config"]["Labels"]["color"], "blue");
+}
+
+/// Another config makes another image; its layers stay.
+#[tokio::test]
+async fn a_config_that_is_asked_for_is_laid_over_that_of_an_image_of_others() {
+    let mut pod = Pod::new().await;
+    pod.hand_off_nix2container();
+    let own = pod.push().await;
+    pod.publish(&own);
+    pod.hand_off_nix2container();
+    pod.config.user = Some("1000".into());
+    pod.config.env = vec![firn_crd::container::Variable {
+        name: "A".into(),
+        value: "<asked>".into(),
+    }];
+    let asked = pod.push().await;
+    assert_ne!(asked.digest, own.digest);
+    assert_eq!((asked.layers_pushed, asked.layers_reused), (0, 12));
+    let (before, _) = published(&pod, &own.digest);
+    let (after, _) = published(&pod, &asked.digest);
+    assert_eq!(after["config"]["Entrypoint"], json!(["/bin/app"]));
+    assert_eq!(after["config"]["User"], "1000");
+    assert_eq!(after["config"]["Env"], json!(["A=<asked>"]));
+    for field in ["rootfs", "history", "architecture", "created"] {
+        assert_eq!(after[field], before[field], "{field}");
+    }
+}
+
+#[tokio::test]
+async fn files_cannot_be_put_into_an_image_of_others() {
+    let mut pod = Pod::new().await;
+    pod.hand_off_nix2container();
+    pod.files.tmp = Some(true);
+    let failure = pod.try_push().await.unwrap_err();
+    assert_eq!(failure.reason(), Reason::ImageInvalid);
+    assert!(failure.0.message.contains("`output.files`"), "{failure:?}");
 }
 
 #[tokio::test]
