@@ -41,6 +41,9 @@ pub struct Observed {
     pub image: Option<Arc<NixImage>>,
     /// The build before it, if this one has several platforms: what it left need not be made again.
     pub previous: Option<Arc<NixImageBuild>>,
+    /// Builds before this one that published something, the newest first: few, and only while a Job
+    /// is to be made.
+    pub earlier: Vec<NixImageBuild>,
     /// Whether the account of build pods exists.
     pub has_account: bool,
     /// One for each of [`order::parts`], in their order.
@@ -77,6 +80,7 @@ impl Observed {
             build: &self.build,
             image: self.image.as_deref(),
             previous: self.previous.as_deref(),
+            earlier: &self.earlier,
         }
     }
 }

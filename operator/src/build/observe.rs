@@ -2,8 +2,10 @@
 //! What decides about an end is read from the API server itself, never from a watch's store: a store
 //! that lags would take a Job that was just made for a deleted one.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
+use firn_crd::build_status::BuildOutcome;
 use firn_crd::names;
 use firn_crd::{NixImage, NixImageBuild};
 use k8s_openapi::api::batch::v1::Job;
@@ -55,6 +57,12 @@ pub async fn observe(
     } else {
         previous(ctx, namespace, &object).await?
     };
+    let is_unmade = |(part, job): &(Part, Option<Job>)| *part != Part::Publish && job.is_none();
+    let earlier = if !ended && jobs.iter().any(is_unmade) {
+        earlier(ctx, namespace, &object).await?
+    } else {
+        Vec::new()
+    };
     let has_account = ended
         || jobs.iter().all(|(_, job)| job.is_some())
         || cluster
@@ -104,6 +112,7 @@ pub async fn observe(
         now: ctx.now(),
         image: image.map(Arc::new),
         previous: previous.map(Arc::new),
+        earlier,
         has_account,
         jobs: seen,
         refused: None,
@@ -132,6 +141,33 @@ async fn previous(
         owner.is_some_and(|owner| owner.uid == image.uid) && is_owned(found, &image.uid)
     };
     Ok(found.filter(same))
+}
+
+/// What the last builds before this one published, for a change that takes another back.
+async fn earlier(
+    ctx: &Context,
+    namespace: &str,
+    build: &NixImageBuild,
+) -> Result<Vec<NixImageBuild>, Error> {
+    let Some(image) = &build.spec.image else {
+        return Ok(Vec::new());
+    };
+    let fields = format!("spec.image.name={}", image.name);
+    let mut builds = ctx
+        .cluster
+        .list_by_field::<NixImageBuild>(namespace, &fields)
+        .await?;
+    builds.retain(|found| {
+        let owner = found.spec.image.as_ref();
+        let outcome = found.status.as_ref().and_then(|status| status.outcome);
+        owner.is_some_and(|owner| owner.uid == image.uid)
+            && is_owned(found, &image.uid)
+            && found.spec.number < build.spec.number
+            && outcome == Some(BuildOutcome::Published)
+    });
+    builds.sort_by_key(|found| Reverse(found.spec.number));
+    builds.truncate(order::EARLIER_MAX);
+    Ok(builds)
 }
 
 /// The pods of the build and of others of its image, oldest first. Labels can be forged: they find,

@@ -108,7 +108,12 @@ pub struct Known<'a> {
     pub image: Option<&'a NixImage>,
     /// The build before it.
     pub previous: Option<&'a NixImageBuild>,
+    /// Builds before it that published something, the newest first.
+    pub earlier: &'a [NixImageBuild],
 }
+
+/// How many builds back layers are looked for: a change that is taken back is seldom older.
+pub const EARLIER_MAX: usize = 3;
 
 /// Whether the build only moves tags.
 pub fn retags(build: &NixImageBuild) -> bool {
@@ -425,9 +430,17 @@ fn layers_from(known: Known<'_>, platform: PlatformName) -> Vec<String> {
         let repository = &known.build.spec.output.repository;
         Some(format!("{repository}@{}", done.digest.as_ref()?))
     });
-    let mut found: Vec<String> = before.into_iter().chain(published).collect();
-    found.dedup();
-    found
+    // Last: a push reads no more of these than it needs, and what is published is likeliest.
+    let earlier = known.earlier.iter().take(EARLIER_MAX).filter_map(|build| {
+        let platforms = &build.status.as_ref()?.platforms;
+        let mut platforms = platforms.iter();
+        let found = platforms.find(|found| found.platform == platform.as_str())?;
+        let repository = &build.spec.output.repository;
+        Some(format!("{repository}@{}", found.digest.as_ref()?))
+    });
+    let mut seen = BTreeSet::new();
+    let all = before.into_iter().chain(published).chain(earlier);
+    all.filter(|image| seen.insert(image.clone())).collect()
 }
 
 fn volumes(build: &NixImageBuild, site: &Site) -> Volumes {

@@ -114,6 +114,7 @@ fn job() -> Job {
         build: &build,
         image: None,
         previous: None,
+        earlier: &[],
     };
     let part = order::parts(&build)[0];
     let order = order::order(known, part, &[], &job::Site::default()).unwrap();
@@ -219,6 +220,7 @@ fn observed() -> Observed {
         build: Arc::new(build()),
         image: Some(Arc::new(image())),
         previous: None,
+        earlier: Vec::new(),
         has_account: true,
         jobs: vec![seen()],
         refused: None,

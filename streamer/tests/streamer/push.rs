@@ -38,6 +38,8 @@ struct Pod {
     published: Option<Published>,
     tags: Vec<String>,
     level: Option<u8>,
+    /// Published before that.
+    earlier: Vec<String>,
     platform: &'static str,
     temporary_tag: Option<String>,
     config: firn_crd::container::Container,
@@ -69,6 +71,7 @@ impl Pod {
             published: None,
             tags: vec!["latest".into()],
             level: None,
+            earlier: Vec::new(),
             platform: "linux/amd64",
             temporary_tag: None,
             config: firn_crd::container::Container::default(),
@@ -183,7 +186,9 @@ impl Pod {
             layers_from: self
                 .published
                 .iter()
-                .map(|p| format!("{}/{REPOSITORY}@{}", self.registry.host(), p.digest))
+                .map(|p| &p.digest)
+                .chain(&self.earlier)
+                .map(|digest| format!("{}/{REPOSITORY}@{digest}", self.registry.host()))
                 .collect(),
             substituters: Vec::new(),
             trusted_public_keys: Vec::new(),
@@ -327,6 +332,31 @@ async fn a_small_change_sends_one_layer() {
     );
     assert!(second.bytes_pushed < first.bytes_pushed / 3);
     assert_eq!(pod.tagged("latest"), Some(second.digest));
+}
+
+/// A change is taken back: what was published before it is known by its recipe.
+#[tokio::test]
+async fn a_roll_back_reads_and_sends_nothing() {
+    let mut pod = Pod::new().await;
+    let first = pod.push().await;
+    pod.publish(&first);
+    let before = pod.packages.clone();
+    pod.change();
+    let second = pod.push().await;
+    pod.earlier = vec![first.digest.clone()];
+    pod.publish(&second);
+    // What did not change is known from the first of them: no other is read.
+    pod.registry.forget();
+    pod.push().await;
+    assert_eq!(pod.registry.seen().len(), 4, "{:#?}", pod.registry.seen());
+
+    pod.packages = before;
+    pod.hand_off();
+    fs::rename(pod.paths().store(), pod.root.path().join("gone")).unwrap();
+    let third = pod.push().await;
+    assert_eq!((&third.digest, third.bytes_pushed), (&first.digest, 0));
+    assert_eq!(third.layers_reused, third.layers_total);
+    assert_eq!(pod.tagged("latest"), Some(first.digest));
 }
 
 #[tokio::test]

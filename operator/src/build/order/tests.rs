@@ -1,11 +1,11 @@
 //! What a build orders.
 
-use firn_crd::NixImageStatus;
 use firn_crd::build_spec::Store as StoreSpec;
 use firn_crd::names::ANNOTATION_BUILD_HASH;
 use firn_crd::published::{Published, PublishedPlatform};
 use firn_crd::reference::SecretRef;
 use firn_crd::run::{Compression, Strategy, Work};
+use firn_crd::{NixImageBuildStatus, NixImageStatus};
 use k8s_openapi::api::core::v1::Toleration;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -17,6 +17,7 @@ fn made(build: &NixImageBuild, image: Option<&NixImage>) -> Result<Order, Failur
         build,
         image,
         previous: None,
+        earlier: &[],
     };
     order(known, parts(build)[0], &[], &Site::default())
 }
@@ -130,6 +131,39 @@ fn layers_are_taken_over_whatever_asked_for_the_build() {
     asked.spec.output.repository = "registry.example/we".into();
     let work = work(ordered(&asked, Some(&image)).1);
     assert_eq!(work.layers_from, ["registry.example/web@sha256:aa"]);
+}
+
+/// A change that takes another back finds its layers.
+#[test]
+fn layers_of_the_last_published_builds_are_named_after_those_of_what_is_published() {
+    let before = |digest: &str| {
+        let mut build = build();
+        build.status = Some(NixImageBuildStatus {
+            platforms: vec![PlatformStatus {
+                platform: "linux/amd64".into(),
+                digest: Some(digest.into()),
+                ..serde_json::from_value(serde_json::json!({
+                    "platform": "linux/amd64", "state": "Succeeded"
+                }))
+                .unwrap()
+            }],
+            ..NixImageBuildStatus::default()
+        });
+        build
+    };
+    // The newest is what is published; more than three are not looked at.
+    let earlier = ["sha256:aa", "sha256:bb", "sha256:cc", "sha256:dd"].map(before);
+    let (build, image) = (hashed("h4sh"), published_image());
+    let known = Known {
+        build: &build,
+        image: Some(&image),
+        previous: None,
+        earlier: &earlier,
+    };
+    let order = order(known, parts(&build)[0], &[], &Site::default()).unwrap();
+    let work = work(serde_json::from_str(&order.run).unwrap());
+    let names = ["aa", "bb", "cc"].map(|hex| format!("registry.example/web@sha256:{hex}"));
+    assert_eq!(work.layers_from, names);
 }
 
 #[test]

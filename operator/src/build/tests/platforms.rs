@@ -118,6 +118,7 @@ impl World {
             build: Arc::new(self.build.clone()),
             image: Some(Arc::new(self.image.clone())),
             previous: self.previous.clone().map(Arc::new),
+            earlier: Vec::new(),
             has_account: true,
             jobs: jobs.collect(),
             refused: None,
