@@ -127,12 +127,11 @@ pub(super) async fn read(
             let result = describe::Built::Described(document);
             described(result, &closure, store, wanted, registries).await?
         }
-        Made::Path(out_path, main_program) => match foreign(out_path, &closure, store, wanted)? {
-            Some(image) => {
+        Made::Path(out_path, main_program) => {
+            if let Some(image) = foreign(out_path, &closure, store, wanted)? {
                 let compression = asked_for;
                 (Described { image, compression }, None)
-            }
-            None => {
+            } else {
                 let main_program = wanted.main_program.as_ref().or(main_program.as_ref());
                 let wanted = ImageArguments {
                     main_program: main_program.cloned(),
@@ -140,7 +139,7 @@ pub(super) async fn read(
                 };
                 package(out_path, &closure, store, &wanted, registries).await?
             }
-        },
+        }
     };
     Ok(Source {
         image: described.image,
