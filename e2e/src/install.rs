@@ -82,6 +82,8 @@ pub fn install_chart(cluster: &Cluster, images: &Images) -> Result<()> {
         "allowed": { "plainHTTP": [registry] },
         "limits": { "maxConcurrentBuilds": 6 },
         "log": { "level": "info,firn_operator=debug" },
+        // One node; and stories read the log and the metrics of the one operator that acts.
+        "replicas": 1,
     });
     let file = tempfile::NamedTempFile::new()?;
     fs::write(file.path(), values.to_string())?;

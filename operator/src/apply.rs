@@ -156,28 +156,35 @@ impl Cluster {
         )
     }
 
-    /// Makes `status` what it says, for the fields of this manager. `Ok` also if the object is
-    /// gone, or another one by now: `uid` is part of the patch.
+    /// Makes `status` what it says, for the fields of this manager, if the object still is what it
+    /// was when `observed` was read: a status that was computed from an older one would take back
+    /// what another operator wrote since, such as a result. `Ok` also if the object is gone.
     pub async fn apply_status<K: Object>(
         &self,
-        namespace: &str,
-        name: &str,
-        uid: &str,
+        observed: &K,
         manager: &str,
         status: &Value,
     ) -> Result<(), Error> {
+        let name = observed.name_any();
+        let meta = observed.meta();
         let patch = Patch::Apply(serde_json::json!({
             "apiVersion": K::api_version(&()),
             "kind": K::kind(&()),
-            "metadata": { "name": name, "uid": uid },
+            "metadata": {
+                "name": name,
+                "uid": meta.uid,
+                "resourceVersion": meta.resource_version,
+            },
             "status": status,
         }));
         let params = PatchParams::apply(manager).force();
-        let api = self.api::<K>(namespace);
-        let done = api.patch_status(name, &params, &patch);
-        match call::<K, _>("apply status of", name, done).await {
-            // Another object of that name: its own reconcile writes its status.
-            Err(error) if error.code() == Some(409) => Ok(()),
+        let api = self.api::<K>(&observed.namespace().unwrap_or_default());
+        let done = api.patch_status(&name, &params, &patch);
+        match call::<K, _>("apply status of", &name, done).await {
+            Err(error) if error.code() == Some(409) => Err(Error::Outdated {
+                kind: kind::<K>(),
+                name,
+            }),
             result => gone_is_fine(result),
         }
     }

@@ -17,14 +17,14 @@ use crate::controllers::Scope;
 use crate::image::Site;
 use crate::metrics::{ImageState, Metrics};
 use crate::settings::{Settings, Watch};
-use crate::source::{ImageKey, Sources};
+use crate::source::{Answers, ImageKey};
 
 /// What every reconcile is given.
 pub struct Context {
     /// The API server.
     pub cluster: Cluster,
     /// Where sources are.
-    pub sources: Sources,
+    pub sources: Arc<dyn Answers>,
     /// What whoever runs the operator decided about specs.
     pub site: Arc<Site>,
     /// The same about pods.
@@ -42,7 +42,11 @@ pub struct Context {
     pub image_events: Recorder,
     /// Tells events about builds.
     pub build_events: Recorder,
+    clock: Clock,
 }
+
+/// Where the time comes from.
+type Clock = Box<dyn Fn() -> Timestamp + Send + Sync>;
 
 impl std::fmt::Debug for Context {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -55,7 +59,7 @@ impl Context {
     pub fn new(
         client: Client,
         settings: Arc<Settings>,
-        sources: Sources,
+        sources: Arc<dyn Answers>,
         metrics: Metrics,
         jobs: Vec<Store<Job>>,
     ) -> Self {
@@ -96,6 +100,16 @@ impl Context {
             jobs,
             metrics,
             census: Mutex::default(),
+            clock: Box::new(wall_clock),
+        }
+    }
+
+    /// The same with another clock: in model tests, time is a value.
+    #[must_use]
+    pub fn with_clock(self, clock: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        Self {
+            clock: Box::new(clock),
+            ..self
         }
     }
 
@@ -137,13 +151,17 @@ impl Context {
     }
 
     /// The time. Plans get it as a value.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the edge where observations get their time"
-    )]
     pub fn now(&self) -> Timestamp {
-        Timestamp::now()
+        (self.clock)()
     }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the edge where observations get their time"
+)]
+fn wall_clock() -> Timestamp {
+    Timestamp::now()
 }
 
 /// All namespaces at once, or each that is served.

@@ -101,12 +101,18 @@ pub async fn stopped(mut stop: watch::Receiver<bool>) {
     drop(stop.wait_for(|stop| *stop).await);
 }
 
-/// Look again at that time, or when something changes.
-pub fn look_again(at: Option<Timestamp>, now: Timestamp) -> Action {
-    at.map_or_else(Action::await_change, |at| {
-        let pause = at.duration_since(now);
-        Action::requeue(Duration::try_from(pause).unwrap_or_default())
-    })
+/// How long until that time; none if it has passed.
+pub fn until(at: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(at.duration_since(now)).unwrap_or_default()
+}
+
+/// After this, what changed while it was being observed is observed again: whoever changed it may
+/// not be done.
+pub const OUTDATED: Duration = Duration::from_secs(1);
+
+/// Look again after that time, or when something changes.
+pub fn look_again(pause: Option<Duration>) -> Action {
+    pause.map_or_else(Action::await_change, Action::requeue)
 }
 
 /// How often each object's reconcile failed in a row. Holds the failing ones only.

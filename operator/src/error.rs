@@ -41,6 +41,14 @@ pub enum Error {
         /// What is missing.
         field: &'static str,
     },
+    /// What was observed is another by now: it is observed again.
+    #[error("{kind} {name:?} changed since it was observed")]
+    Outdated {
+        /// Kind of the object.
+        kind: &'static str,
+        /// Name of the object.
+        name: String,
+    },
     /// Another object has the name that a child of ours must have.
     #[error("{kind} {name:?} exists and is not ours: waiting until it is gone")]
     NameTaken {
@@ -64,7 +72,10 @@ impl Error {
                 kube::Error::Api(status) => Some(status.code),
                 _ => None,
             },
-            Self::TimedOut { .. } | Self::Incomplete { .. } | Self::NameTaken { .. } => None,
+            Self::TimedOut { .. }
+            | Self::Incomplete { .. }
+            | Self::Outdated { .. }
+            | Self::NameTaken { .. } => None,
         }
     }
 

@@ -11,6 +11,7 @@ pub mod events;
 pub mod history;
 pub mod hooks;
 pub mod image;
+pub mod lease;
 pub mod metrics;
 pub mod process;
 pub mod server;

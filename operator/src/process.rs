@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use crate::build::controller::Jobs;
 use crate::context::Context;
 use crate::controllers::{Scope, fan_out, stopped};
+use crate::lease::{Candidate, Lost};
 use crate::metrics::{self, Metrics};
 use crate::server::{self, Readiness};
 use crate::settings::Settings;
@@ -34,17 +35,16 @@ const END_PATIENCE: Duration = Duration::from_secs(20);
 
 const IMAGES: &str = "CRD niximages.firn.dev";
 const BUILDS: &str = "CRD niximagebuilds.firn.dev";
-const CONTROLLERS: &str = "controllers";
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let settings = Arc::new(settings);
     let (stop, stopping) = watch::channel(false);
     tokio::spawn(end_on_signal(stop)?);
-    let readiness = Readiness::waiting_for([IMAGES, BUILDS, CONTROLLERS]);
+    let readiness = Readiness::waiting_for([IMAGES, BUILDS]);
     let mut registry = metrics::registry();
     let counted = Metrics::register(&mut registry);
-    let client = connect().await?;
+    let (client, once) = connect().await?;
     let sources = Sources::new(client.clone(), &settings.network)?;
     sources.register(&mut registry);
     let listener = TcpListener::bind(settings.listen)
@@ -72,7 +72,17 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         None => None,
     };
     tracing::info!(version = env!("CARGO_PKG_VERSION"), watch = ?settings.watch, "operator started");
-    controllers(client, &settings, sources, counted, &readiness, &stopping).await;
+    let mut candidate = Candidate::new(once, &settings.namespace, &settings.pod_name);
+    let lead = lead(
+        client,
+        &settings,
+        sources,
+        counted,
+        &readiness,
+        &stopping,
+        &mut candidate,
+    );
+    lead.await?;
     server
         .await
         .context("the server ended early")?
@@ -87,15 +97,57 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whatever kubectl would connect to, or the cluster that this pod runs in.
-async fn connect() -> anyhow::Result<Client> {
+/// Waits for the lease, then runs the controllers while it is held. What began before the end was
+/// asked for ends first, then another may take the lease.
+async fn lead(
+    client: Client,
+    settings: &Arc<Settings>,
+    sources: Sources,
+    counted: Metrics,
+    readiness: &Readiness,
+    stopping: &watch::Receiver<bool>,
+    candidate: &mut Candidate,
+) -> Result<(), Lost> {
+    let scopes = crate::context::scopes(settings);
+    let kinds = async {
+        for scope in &scopes {
+            wait_for::<NixImage>(&client, scope, IMAGES).await;
+            wait_for::<NixImageBuild>(&client, scope, BUILDS).await;
+        }
+        readiness.done(IMAGES);
+        readiness.done(BUILDS);
+        // Whoever waits for the lease is ready: a rollout goes on.
+        candidate.acquire().await;
+    };
+    tokio::select! {
+        () = kinds => {}
+        () = stopped(stopping.clone()) => return Ok(()),
+    }
+    let metrics = counted.clone();
+    metrics.leads(true);
+    tokio::select! {
+        () = controllers(client, settings, sources, counted, &scopes, stopping) => {}
+        lost = candidate.keep() => return Err(lost),
+    }
+    metrics.leads(false);
+    candidate.release().await;
+    Ok(())
+}
+
+/// Whatever kubectl would connect to, or the cluster that this pod runs in: a client that tries
+/// again by itself, and one that does not.
+async fn connect() -> anyhow::Result<(Client, Client)> {
     let mut config = Config::infer()
         .await
         .context("failed to find a cluster to connect to")?;
     config
         .headers
         .push((USER_AGENT, HeaderValue::from_static(AGENT)));
-    Client::try_from(config).context("failed to set up the client of the API server")
+    let mut once = config.clone();
+    once.default_retry = false;
+    let client =
+        |config| Client::try_from(config).context("failed to set up the client of the API server");
+    Ok((client(config)?, client(once)?))
 }
 
 async fn controllers(
@@ -103,33 +155,20 @@ async fn controllers(
     settings: &Arc<Settings>,
     sources: Sources,
     counted: Metrics,
-    readiness: &Readiness,
+    scopes: &[Scope],
     stopping: &watch::Receiver<bool>,
 ) {
     let changes = sources.changes();
-    let scopes = crate::context::scopes(settings);
-    let kinds = async {
-        for scope in &scopes {
-            wait_for::<NixImage>(&client, scope, IMAGES).await;
-            wait_for::<NixImageBuild>(&client, scope, BUILDS).await;
-        }
-    };
-    tokio::select! {
-        () = kinds => {}
-        () = stopped(stopping.clone()) => return,
-    }
-    readiness.done(IMAGES);
-    readiness.done(BUILDS);
     let jobs: Vec<Jobs> = scopes.iter().map(|_| Jobs::default()).collect();
     let stores = jobs.iter().map(|jobs| jobs.store.clone()).collect();
     let ctx = Arc::new(Context::new(
         client.clone(),
         settings.clone(),
-        sources,
+        Arc::new(sources),
         counted,
         stores,
     ));
-    let (pump, changes) = fan_out(changes, &scopes);
+    let (pump, changes) = fan_out(changes, scopes);
     let pump = tokio::spawn(pump);
     let images = scopes.iter().zip(changes).map(|(scope, changes)| {
         image::controller::run(
@@ -150,7 +189,6 @@ async fn controllers(
         )
     });
     let running = futures::future::join(join_all(images), join_all(builds));
-    readiness.done(CONTROLLERS);
     let patience = async {
         stopped(stopping.clone()).await;
         tokio::time::sleep(END_PATIENCE).await;

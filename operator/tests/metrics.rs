@@ -10,7 +10,7 @@ use firn_crd::exit::Reason;
 use firn_crd::report::{Pushed, Stage, StageName};
 use firn_operator::metrics::{self, Controller, ImageState, Metrics, Retry};
 use firn_operator::settings::Network;
-use firn_operator::source::{Git, ImageKey, Observation, Query, Sources, Target};
+use firn_operator::source::{Answers as _, Git, ImageKey, Observation, Query, Sources, Target};
 use jiff::Timestamp;
 use prometheus_client::registry::Registry;
 

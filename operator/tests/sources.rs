@@ -7,7 +7,9 @@
 use std::time::Duration;
 
 use firn_operator::settings::Network;
-use firn_operator::source::{Git, ImageKey, Kind, Observation, Query, Revision, Sources, Target};
+use firn_operator::source::{
+    Answers as _, Git, ImageKey, Kind, Observation, Query, Revision, Sources, Target,
+};
 use jiff::Timestamp;
 
 #[path = "git/cluster.rs"]

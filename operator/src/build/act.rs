@@ -27,16 +27,9 @@ pub async fn act(ctx: &Context, build: &NixImageBuild, plan: &Plan) -> Result<()
         perform(&ctx.cluster, &namespace, action).await?;
     }
     if let Some(status) = status {
-        let uid = build.uid().unwrap_or_default();
         let value = serde_json::to_value(status.as_ref()).unwrap_or_default();
         ctx.cluster
-            .apply_status::<NixImageBuild>(
-                &namespace,
-                &build.name_any(),
-                &uid,
-                MANAGER_BUILD,
-                &value,
-            )
+            .apply_status(build, MANAGER_BUILD, &value)
             .await?;
     }
     events::publish(&ctx.build_events, &build.object_ref(&()), events).await;

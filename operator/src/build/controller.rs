@@ -1,6 +1,7 @@
 //! What wakes the controller of builds, and one turn of it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use firn_crd::NixImageBuild;
 use firn_crd::names::{LABEL_BUILD, LABEL_MANAGED_BY, MANAGED_BY};
@@ -19,7 +20,9 @@ use tokio::sync::watch;
 use super::progress::{is_finished, is_suspended};
 use super::{act, measure, observe, plan};
 use crate::context::Context;
-use crate::controllers::{Errors, Scope, config, look_again, name_of, stopped, trim};
+use crate::controllers::{
+    Errors, OUTDATED, Scope, config, look_again, name_of, stopped, trim, until,
+};
 use crate::error::Error;
 use crate::metrics;
 
@@ -100,7 +103,8 @@ pub async fn run(
 
 async fn reconcile(build: Arc<Meta>, shared: Arc<Shared>) -> Result<Action, Error> {
     let timer = std::time::Instant::now();
-    let result = Box::pin(turn(&build, &shared.ctx)).await;
+    let namespace = build.namespace().unwrap_or_default();
+    let result = Box::pin(turn(&shared.ctx, &namespace, &build.name_any())).await;
     let category = result.as_ref().err().map(Error::category);
     let kind = metrics::Controller::NixImageBuild;
     shared
@@ -110,40 +114,36 @@ async fn reconcile(build: Arc<Meta>, shared: Arc<Shared>) -> Result<Action, Erro
     if result.is_ok() {
         shared.errors.forget(&name_of(build.as_ref()));
     }
-    result
+    result.map(look_again)
 }
 
-async fn turn(build: &Meta, ctx: &Context) -> Result<Action, Error> {
-    let namespace = build.namespace().unwrap_or_default();
-    let name = build.name_any();
-    let Some(mut observed) = Box::pin(observe::observe(ctx, &namespace, &name)).await? else {
-        return Ok(Action::await_change());
+/// One turn: observes, plans, acts. Says how long until it is looked at again if nothing happens.
+pub async fn turn(ctx: &Context, namespace: &str, build: &str) -> Result<Option<Duration>, Error> {
+    let Some(mut observed) = Box::pin(observe::observe(ctx, namespace, build)).await? else {
+        return Ok(None);
     };
     let mut planned = plan(&observed);
-    tracing::debug!(
-        namespace,
-        build = build.name_any(),
-        plan = planned.summary(),
-        "planned"
-    );
-    if let Err(error) = act::act(ctx, &observed.build, &planned).await {
+    tracing::debug!(namespace, build, plan = planned.summary(), "planned");
+    let mut done = act::act(ctx, &observed.build, &planned).await;
+    if let Some(words) = done.as_ref().err().and_then(Error::refusal) {
         // What the API server answers is an observation too.
-        let Some(words) = error.refusal() else {
-            return Err(error);
-        };
         let words = words.to_owned();
         // With several Jobs, one may have been made before the next was refused.
-        let Some(now) = Box::pin(observe::observe(ctx, &namespace, &name)).await? else {
-            return Ok(Action::await_change());
+        let Some(now) = Box::pin(observe::observe(ctx, namespace, build)).await? else {
+            return Ok(None);
         };
         observed = now;
         observed.refused = Some(words);
         planned = plan(&observed);
-        act::act(ctx, &observed.build, &planned).await?;
+        done = act::act(ctx, &observed.build, &planned).await;
+    }
+    match done {
+        Err(Error::Outdated { .. }) => return Ok(Some(OUTDATED)),
+        done => done?,
     }
     measure::measure(&ctx.metrics, &observed, &planned);
     measure::queue(&ctx.metrics, ctx);
-    Ok(look_again(planned.look_again, observed.now))
+    Ok(planned.look_again.map(|at| until(at, observed.now)))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the signature is kube's")]

@@ -95,4 +95,4 @@ pub struct Warning {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

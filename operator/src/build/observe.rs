@@ -182,13 +182,15 @@ async fn pods(ctx: &Context, namespace: &str, build: &NixImageBuild) -> Result<V
     Ok(all)
 }
 
-/// Whether a pod is of the Job called `name`.
+/// Whether a pod is of the Job called `name`. Without a Job (it may be gone, its pods on their way)
+/// labels say so, the key among them: another build had the same name if its image was deleted and
+/// made again, and what that one pushed is nothing that this one did.
 fn is_mine(pod: &Pod, build: &NixImageBuild, job: Option<&Job>, name: &str) -> bool {
     match job.and_then(ResourceExt::uid) {
         Some(uid) => is_owned(pod, &uid),
-        // The Job is gone; its pods may be on their way.
         None => {
             pod.labels().get(names::LABEL_BUILD) == Some(&build.name_any())
+                && pod.labels().get(names::LABEL_KEY) == build.spec.key.as_ref()
                 && pod.labels().get(JOB_NAME).is_none_or(|job| job == name)
         }
     }
@@ -268,4 +270,34 @@ pub fn entries(ctx: &Context) -> Vec<queue::Entry> {
             running: !is_suspended(&job),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::build::tests::build;
+
+    fn pod(name: &str, key: &str) -> Pod {
+        let mut pod = Pod::default();
+        pod.labels_mut()
+            .insert(names::LABEL_BUILD.into(), name.into());
+        pod.labels_mut().insert(names::LABEL_KEY.into(), key.into());
+        pod
+    }
+
+    #[test]
+    fn a_pod_of_an_earlier_build_of_the_same_name_is_not_ours() {
+        let is_ours = |pod: &Pod| is_mine(pod, &build(), None, "web-17-amd64");
+        assert!(is_ours(&pod("web-17", "k3y")));
+        assert!(!is_ours(&pod("web-17", "another")));
+        assert!(!is_ours(&pod("web-16", "k3y")));
+    }
+
+    #[test]
+    fn beside_a_job_its_owner_reference_counts() {
+        let mut job = Job::default();
+        job.metadata.uid = Some("job-uid".into());
+        let pod = pod("web-17", "k3y");
+        assert!(!is_mine(&pod, &build(), Some(&job), "web-17-amd64"));
+    }
 }

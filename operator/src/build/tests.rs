@@ -32,7 +32,7 @@ fn after(seconds: i64) -> Timestamp {
         .unwrap()
 }
 
-pub(super) fn build() -> NixImageBuild {
+pub(crate) fn build() -> NixImageBuild {
     let spec = NixImageBuildSpec {
         cancel: false,
         image: Some(ImageRef {

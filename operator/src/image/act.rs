@@ -26,10 +26,9 @@ pub async fn act(ctx: &Context, image: &NixImage, plan: &Plan) -> Result<(), Err
         perform(&ctx.cluster, &namespace, action).await?;
     }
     if let Some(status) = status {
-        let uid = image.uid().unwrap_or_default();
         let value = serde_json::to_value(status.as_ref()).unwrap_or_default();
         ctx.cluster
-            .apply_status::<NixImage>(&namespace, &image.name_any(), &uid, MANAGER_IMAGE, &value)
+            .apply_status(image, MANAGER_IMAGE, &value)
             .await?;
     }
     events::publish(&ctx.image_events, &image.object_ref(&()), events).await;
@@ -70,16 +69,41 @@ async fn create(cluster: &Cluster, namespace: &str, build: &NixImageBuild) -> Re
     }
     let name = build.name_any();
     let there: Option<NixImageBuild> = cluster.get(namespace, &name).await?;
-    let same = there.is_none_or(|there| {
-        let of = |build: &NixImageBuild| build.spec.image.as_ref().map(|image| image.uid.clone());
-        there.spec.key == build.spec.key && of(&there) == of(build)
-    });
-    if same {
-        Ok(())
+    there.map_or(Ok(()), |there| adopt(&there, build))
+}
+
+/// What it means that a build of this name is there: it is this one, or another of the same image,
+/// which somebody made since the image was observed (that one may run: nothing is begun beside it),
+/// or a stranger's, which takes its number only.
+fn adopt(there: &NixImageBuild, build: &NixImageBuild) -> Result<(), Error> {
+    let of = |build: &NixImageBuild| build.spec.image.as_ref().map(|image| image.uid.clone());
+    let (kind, name) = ("NixImageBuild", build.name_any());
+    if of(there) != of(build) {
+        Err(Error::NameTaken { kind, name })
+    } else if there.spec.key != build.spec.key {
+        Err(Error::Outdated { kind, name })
     } else {
-        Err(Error::NameTaken {
-            kind: "NixImageBuild",
-            name,
-        })
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::build::tests::build;
+
+    #[test]
+    fn a_build_of_the_same_name_is_ours_or_news_or_a_strangers() {
+        let ours = build();
+        assert!(adopt(&ours, &ours).is_ok());
+        let mut news = build();
+        news.spec.key = Some("another".into());
+        assert!(matches!(adopt(&news, &ours), Err(Error::Outdated { .. })));
+        let mut strangers = news;
+        strangers.spec.image.as_mut().unwrap().uid = "another".into();
+        assert!(matches!(
+            adopt(&strangers, &ours),
+            Err(Error::NameTaken { .. })
+        ));
     }
 }

@@ -1,6 +1,7 @@
 //! What wakes the controller of images, and one turn of it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use firn_crd::names::build_number;
 use firn_crd::{NixImage, NixImageBuild};
@@ -15,7 +16,9 @@ use tokio::sync::watch;
 
 use super::{act, measure, observe, plan};
 use crate::context::Context;
-use crate::controllers::{Errors, Scope, config, look_again, name_of, stopped, trim};
+use crate::controllers::{
+    Errors, OUTDATED, Scope, config, look_again, name_of, stopped, trim, until,
+};
 use crate::error::Error;
 use crate::metrics;
 use crate::source::ImageKey;
@@ -84,7 +87,7 @@ pub async fn run(
 
 async fn reconcile(image: Arc<Meta>, shared: Arc<Shared>) -> Result<Action, Error> {
     let timer = std::time::Instant::now();
-    let result = turn(&image, &shared.ctx).await;
+    let result = turn(&shared.ctx, &key(&image)).await;
     let category = result.as_ref().err().map(Error::category);
     let kind = metrics::Controller::NixImage;
     shared
@@ -94,14 +97,14 @@ async fn reconcile(image: Arc<Meta>, shared: Arc<Shared>) -> Result<Action, Erro
     if result.is_ok() {
         shared.errors.forget(&name_of(image.as_ref()));
     }
-    result
+    result.map(look_again)
 }
 
-async fn turn(image: &Meta, ctx: &Context) -> Result<Action, Error> {
-    let key = key(image);
-    let Some(mut observed) = observe::observe(ctx, &key).await? else {
-        ctx.forget(&key);
-        return Ok(Action::await_change());
+/// One turn: observes, plans, acts. Says how long until it is looked at again if nothing happens.
+pub async fn turn(ctx: &Context, key: &ImageKey) -> Result<Option<Duration>, Error> {
+    let Some(mut observed) = observe::observe(ctx, key).await? else {
+        ctx.forget(key);
+        return Ok(None);
     };
     for _ in 0..NAME_TRIES {
         let plan = plan(&observed);
@@ -112,11 +115,12 @@ async fn turn(image: &Meta, ctx: &Context) -> Result<Action, Error> {
                 observed.highest_number =
                     build_number(&key.name, &name).unwrap_or(observed.highest_number + 1);
             }
+            Err(Error::Outdated { .. }) => return Ok(Some(OUTDATED)),
             result => {
                 result?;
                 measure::measure(&ctx.metrics, &observed, &plan);
-                ctx.count(&key, &observed.image, plan.status.as_deref());
-                return Ok(look_again(plan.look_again, observed.now));
+                ctx.count(key, &observed.image, plan.status.as_deref());
+                return Ok(plan.look_again.map(|at| until(at, observed.now)));
             }
         }
     }

@@ -161,6 +161,15 @@ pub struct Observed {
     pub next_poll: Timestamp,
 }
 
+/// Whoever knows what sources say: [`Sources`], and in model tests a world made of values.
+pub trait Answers: fmt::Debug + Send + Sync {
+    /// What is known about the image's source. Never waits.
+    fn observe(&self, image: &ImageKey, query: &Query, now: Timestamp) -> Observed;
+
+    /// Nobody asks for this image any more: it is deleted or suspended.
+    fn forget(&self, image: &ImageKey);
+}
+
 /// All sources of all images. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Sources {
@@ -227,12 +236,6 @@ impl Sources {
         metrics::register(&self.poller, registry);
     }
 
-    /// What is known about the image's source. Never waits. The first call, and each call with
-    /// another source, starts polling it; must be called within a tokio runtime.
-    pub fn observe(&self, image: &ImageKey, query: &Query, now: Timestamp) -> Observed {
-        self.poller.observe(image, query, now)
-    }
-
     /// Polls now instead of when it is due: somebody knows of a push. Not for a server that asked
     /// us to wait, and not more often than once in some seconds, after which it is made up for.
     /// Whether the image is polled at all.
@@ -246,13 +249,21 @@ impl Sources {
         self.poller.webhook(image)
     }
 
-    /// Stops polling for an image: it is deleted or suspended.
-    pub fn forget(&self, image: &ImageKey) {
-        self.poller.forget(image);
-    }
-
     /// Images whose observation changed, for `Controller::reconcile_on`. One consumer.
     pub fn changes(&self) -> impl Stream<Item = ImageKey> + Send + 'static {
         self.poller.changes()
+    }
+}
+
+impl Answers for Sources {
+    /// The first call, and each call with another source, starts polling it; must be called within
+    /// a tokio runtime.
+    fn observe(&self, image: &ImageKey, query: &Query, now: Timestamp) -> Observed {
+        self.poller.observe(image, query, now)
+    }
+
+    /// Stops polling for it.
+    fn forget(&self, image: &ImageKey) {
+        self.poller.forget(image);
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use firn_operator::hooks;
 use firn_operator::settings::Network;
-use firn_operator::source::{Git, ImageKey, Observation, Query, Sources, Target};
+use firn_operator::source::{Answers as _, Git, ImageKey, Observation, Query, Sources, Target};
 use jiff::Timestamp;
 use reqwest::{Client, StatusCode};
 
