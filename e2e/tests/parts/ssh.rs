@@ -15,7 +15,7 @@ use firn_e2e::debian;
 use firn_e2e::image;
 use firn_operator::settings::Network;
 use firn_operator::source::{
-    Git, ImageKey, Kind, Observation, Query, SourceFailure, Sources, Target,
+    Answers as _, Git, ImageKey, Kind, Observation, Query, SourceFailure, Sources, Target,
 };
 use jiff::Timestamp;
 use serde_json::json;

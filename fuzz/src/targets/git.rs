@@ -1,6 +1,6 @@
 //! What a git server answers to a poll.
 //!
-//! The operator's two pure modules are compiled in from their files: with the operator itself would
+//! The operator's three pure modules are compiled in from their files: with the operator itself would
 //! come a Kubernetes client, which takes minutes to compile.
 
 #[path = "../../../operator/src/source/ls_refs.rs"]
@@ -8,6 +8,8 @@
 mod ls_refs;
 #[path = "../../../operator/src/source/pkt_line.rs"]
 mod pkt_line;
+#[path = "../../../operator/src/source/semver.rs"]
+mod semver;
 
 use ls_refs::Advertisement;
 use pkt_line::{Packet, Packets};
@@ -20,6 +22,7 @@ pub(crate) enum Target {
     Branch(String),
     Tag(String),
     Commit(String),
+    Semver(String),
 }
 
 pub(crate) fn answers(data: &[u8]) {
@@ -39,6 +42,7 @@ pub(crate) fn answers(data: &[u8]) {
         Target::Head,
         Target::Branch("main".to_owned()),
         Target::Tag("v1".to_owned()),
+        Target::Semver(">=0".to_owned()),
     ] {
         if let Some((_, commit)) = ls_refs::resolve(&refs, &target) {
             // It goes to the git program as an argument, and into a status.
