@@ -33,9 +33,8 @@ fn main() -> Result<ExitCode> {
         .skip(1)
         .map(|n| n.parse())
         .collect::<Result<_, _>>()?;
-    let clone = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("..")
-        .canonicalize()?;
+    let package = env::var_os("CARGO_MANIFEST_DIR").context("not started by cargo run")?;
+    let clone = Path::new(&package).join("..").canonicalize()?;
     let folder = tempfile::tempdir()?;
     let copy = folder.path();
     copy_sources(&clone, copy)?;
