@@ -5,7 +5,7 @@ use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use axum::Router;
@@ -13,6 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use firn_e2e::debian;
 use firn_e2e::image;
+use firn_e2e::wait::{Seen, eventually, unless_failed, until};
 use firn_operator::settings::Network;
 use firn_operator::source::{
     Answers as _, Git, ImageKey, Kind, Observation, Query, SourceFailure, Sources, Target,
@@ -86,15 +87,12 @@ impl Server {
     }
 
     fn ready(&mut self) -> Result<()> {
-        let deadline = Instant::now() + READY;
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+        until("sshd listens", READY, || {
             let ended = self.child.try_wait()?;
-            if ended.is_some() || Instant::now() > deadline {
-                bail!("sshd is not there ({ended:?}): {}", self.read("log")?);
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(())
+            ensure!(ended.is_none(), "sshd: {ended:?}: {}", self.read("log")?);
+            let connected = TcpStream::connect(("127.0.0.1", self.port));
+            Ok(unless_failed(connected.map(drop).map_err(Into::into)))
+        })
     }
 
     fn read(&self, name: &str) -> Result<String> {
@@ -198,15 +196,14 @@ async fn poll(
         known: None,
         asked: None,
     };
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
+    eventually("a poll has ended", Duration::from_secs(60), || async {
         let observed = sources.observe(&key, &query, Timestamp::UNIX_EPOCH);
-        if observed.observation != Observation::Pending {
-            return Ok(observed.observation);
-        }
-        ensure!(Instant::now() < deadline, "no poll ended in a minute");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+        Ok(match observed.observation {
+            Observation::Pending => Seen::NotYet("none has".into()),
+            ended => Seen::Done(ended),
+        })
+    })
+    .await
 }
 
 #[tokio::test]

@@ -59,7 +59,7 @@ pub(super) fn classify(errors: &str) -> (Reason, &'static str) {
         Reason::HostKeyUnknown => "add the server's key to `known_hosts`",
         Reason::InternalError => "give the pod more ephemeral storage",
         _ if errors.contains("certificate") => {
-            "give the server's CA as `ca.crt` in `caRef` or in the source's Secret"
+            "give the server's CA in the ConfigMap that `caConfigMapRef` names, or as `ca.crt` in the source's Secret"
         }
         _ => "check the URL and the repository",
     };

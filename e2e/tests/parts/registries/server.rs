@@ -1,15 +1,16 @@
 //! Registries of three makes, each on a port of this machine, with TLS and a login.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use firn_e2e::bench::peers;
 use firn_e2e::cluster::{Layout, build, services};
 use firn_e2e::debian::{self, Lock};
+use firn_e2e::wait::{unless_failed, until};
 use firn_oci::registry::{Credentials, Limits, Login, Registry, RegistrySettings, Secret};
 use serde_json::json;
 
@@ -107,14 +108,14 @@ impl Server {
             programs,
             identity,
         };
-        server.wait_until_it_listens(port).await?;
+        server.wait_until_it_listens(port)?;
         if make == Make::Crane {
             server.address = server.front("http", usize::MAX).await?;
         }
         server.capped = server.front("https", CAP).await?;
         let anonymous = server.client(&server.address, None)?;
         let error = anonymous.ping().await.err().context("it asks nobody")?;
-        anyhow::ensure!(error.is_auth(), "{error}");
+        ensure!(error.is_auth(), "{error}");
         Ok(server)
     }
 
@@ -131,19 +132,15 @@ impl Server {
         front.start(&self.identity).await
     }
 
-    async fn wait_until_it_listens(&mut self, port: u16) -> Result<()> {
-        let start = Instant::now();
-        while tokio::net::TcpStream::connect(("127.0.0.1", port))
-            .await
-            .is_err()
-        {
-            if start.elapsed() > READY || self.child.try_wait()?.is_some() {
-                let log = fs::read_to_string(self.folder.path().join("log"))?;
-                bail!("{:?} does not come up: {log}", self.make);
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        Ok(())
+    fn wait_until_it_listens(&mut self, port: u16) -> Result<()> {
+        let log = self.folder.path().join("log");
+        let make = self.make;
+        until(&format!("{make:?} listens"), READY, || {
+            let ended = self.child.try_wait()?;
+            ensure!(ended.is_none(), "{ended:?}: {}", fs::read_to_string(&log)?);
+            let connected = TcpStream::connect(("127.0.0.1", port));
+            Ok(unless_failed(connected.map(drop).map_err(Into::into)))
+        })
     }
 
     /// A client of `address`, which is one of this server's.
