@@ -999,6 +999,27 @@ fn numbers_go_on_after_history_is_gone() {
 }
 
 #[test]
+fn numbers_go_on_after_status_is_gone() {
+    let mut world = World::settled();
+    world.image.status = None;
+    world.source = resolved(commit(2));
+    assert_eq!(made(&world.turn()).unwrap().name_any(), "web-2");
+}
+
+#[test]
+fn an_older_build_does_not_take_the_place_of_the_published_one_whose_record_is_gone() {
+    let mut world = World::settled();
+    world.source = resolved(commit(2));
+    world.turn();
+    world.end(published("bb"));
+    world.turn();
+    let latest = world.status().latest_image.clone();
+    world.builds.retain(|build| build.name_any() == "web-1");
+    world.turn();
+    assert_eq!(world.status().latest_image, latest);
+}
+
+#[test]
 fn status_is_found_again_in_the_builds() {
     let mut world = World::settled();
     world.image.status = None;
