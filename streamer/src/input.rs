@@ -32,6 +32,7 @@ use firn_oci::{
 };
 
 use crate::closure::Closure;
+use crate::nix_database::NixDatabase;
 use crate::store_path::StorePath;
 use blob::{Blob, Form};
 use docker_tools::{PythonConfig, StoreLayer};
@@ -79,6 +80,8 @@ pub enum Contents {
     Blob(Blob),
     /// Files that are no store paths.
     Files(Box<Tree>),
+    /// What Nix in a container must know of the store paths.
+    NixDatabase(Box<NixDatabase>),
     /// A layer of a base image, as it is in a registry.
     Remote(Box<Remote>),
 }
@@ -217,7 +220,7 @@ impl Contents {
             Self::Paths(_) | Self::Nix2container(_) | Self::DockerTools(_) => {
                 self.store_paths().len()
             }
-            Self::Blob(_) | Self::Files(_) | Self::Remote(_) => 0,
+            Self::Blob(_) | Self::Files(_) | Self::NixDatabase(_) | Self::Remote(_) => 0,
         }
     }
 
@@ -236,7 +239,7 @@ impl Contents {
             Self::Nix2container(layer) => layer.entries.iter().map(|entry| &entry.path).collect(),
             Self::DockerTools(layer) => layer.paths.iter().collect(),
             Self::Blob(blob) => vec![&blob.place.path],
-            Self::Files(_) | Self::Remote(_) => Vec::new(),
+            Self::Files(_) | Self::NixDatabase(_) | Self::Remote(_) => Vec::new(),
         }
     }
 

@@ -15,6 +15,7 @@ mod blob;
 mod files;
 mod merged;
 mod name;
+mod nix_database;
 mod tree;
 mod walk;
 
@@ -28,6 +29,7 @@ pub use blob::{Streams, write_tar, write_verbatim};
 use crate::closure::Closure;
 use crate::input::{Contents, Profile};
 use crate::nar_hash::NarHash;
+use crate::sqlite::TooLarge;
 pub use crate::store::Store;
 use crate::store::StoreError;
 use crate::store_path::StorePath;
@@ -159,6 +161,9 @@ pub enum LayerError {
         /// The rule's pattern.
         pattern: String,
     },
+    /// A store path of no Nix.
+    #[error("the Nix database of the image cannot be written")]
+    NixDatabase(#[source] TooLarge),
     /// It is copied from a registry to a registry, and not made.
     #[error("layers of the base image {repository} are in a registry: push the image to one")]
     Remote {
@@ -198,14 +203,18 @@ impl Contents {
             },
             Self::Nix2container(_) => Format::Go,
             Self::DockerTools(_) => Format::Python,
-            Self::Blob(_) | Self::Files(_) | Self::Remote(_) => Format::Nar1,
+            Self::Blob(_) | Self::Files(_) | Self::NixDatabase(_) | Self::Remote(_) => Format::Nar1,
         }
     }
 
     /// What is still to be compared when the layer was made.
     pub fn compare(&self, diff_id: &Digest) -> Result<(), LayerError> {
         match self {
-            Self::Paths(_) | Self::DockerTools(_) | Self::Files(_) | Self::Remote(_) => Ok(()),
+            Self::Paths(_)
+            | Self::DockerTools(_)
+            | Self::Files(_)
+            | Self::NixDatabase(_)
+            | Self::Remote(_) => Ok(()),
             Self::Nix2container(layer) => layer.compare(diff_id),
             Self::Blob(blob) => blob::compare(blob, "diffID", &blob.diff_id, diff_id),
         }
@@ -240,6 +249,7 @@ impl Store {
             }
             Contents::Blob(_) => Ok(()),
             Contents::Files(tree) => self.write_files(closure, tree, tar),
+            Contents::NixDatabase(database) => nix_database::write(closure, database, tar),
             Contents::Remote(remote) => Err(LayerError::Remote {
                 repository: remote.repository.to_string(),
             }),

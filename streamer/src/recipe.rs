@@ -9,7 +9,7 @@
 //! for a layer with those contents and gets it. Before a key is *recorded*, the pass that makes the
 //! layer has compared them with the contents.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use firn_oci::{Compression, Descriptor, Digest, Layer, Manifest, Repository};
 use sha2::{Digest as _, Sha256};
@@ -18,6 +18,7 @@ use crate::closure::Closure;
 use crate::input::Contents;
 use crate::input::blob::Form;
 use crate::input::nix2container::{Options, Rewrite};
+use crate::nix_database;
 use crate::store_path::StorePath;
 
 /// Annotation of a layer: its key.
@@ -92,6 +93,20 @@ impl Key {
                     fields.add(path.base_name());
                     if let Some(info) = closure.paths().get(path) {
                         fields.add(&info.nar_hash.to_string());
+                    }
+                }
+            }
+            Contents::NixDatabase(database) => {
+                fields.add(nix_database::VERSION);
+                fields.add(&compression.identity());
+                fields.add(&format!("{}:{}", database.uid, database.gid));
+                fields.add(&format!("over a base: {}", database.has_base));
+                for (path, info) in database.infos(closure) {
+                    fields.path(path, closure);
+                    let references: BTreeSet<&StorePath> = info.references.iter().collect();
+                    fields.add(&format!("{} {}", info.nar_size, references.len()));
+                    for other in references {
+                        fields.add(other.base_name());
                     }
                 }
             }
@@ -229,8 +244,6 @@ pub fn annotate(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use firn_oci::decompress::Encoding;
     use proptest::prelude::*;
 
@@ -240,6 +253,7 @@ mod tests {
     use crate::input::nix2container::{PathEntry, PathsLayer, Perm};
     use crate::input::{Paths, Profile};
     use crate::nar_hash::NarHash;
+    use crate::nix_database::NixDatabase;
     use crate::store::Place;
     use crate::store_path::StorePath;
     use crate::testing::{info, path};
@@ -385,6 +399,35 @@ mod tests {
         // What is copied as it is does not depend on how Firn compresses.
         let gzip = keys(Compression::GZIP);
         assert_eq!(zstd.intersection(&gzip).count(), 3);
+    }
+
+    #[test]
+    fn a_database_s_key_follows_everything_that_nix_is_told() {
+        let closure = |size, references: &[&str]| {
+            let lib = info(1, &[]);
+            Closure::new([(path("app"), info(size, references)), (path("lib"), lib)].into())
+        };
+        let key = |uid, has_base, closure: &Closure| {
+            let contents = Contents::NixDatabase(Box::new(NixDatabase {
+                paths: closure.paths().keys().cloned().collect(),
+                uid,
+                gid: 0,
+                has_base,
+            }));
+            Key::of(&contents, closure, Compression::ZSTD)
+        };
+        let plain = closure(1, &["lib"]).unwrap();
+        let keys: BTreeSet<Key> = [
+            key(0, false, &plain),
+            key(1, false, &plain),
+            key(0, true, &plain),
+            key(0, false, &closure(2, &["lib"]).unwrap()),
+            key(0, false, &closure(1, &[]).unwrap()),
+        ]
+        .into();
+        assert_eq!(keys.len(), 5);
+        let twice = closure(1, &["lib", "lib"]).unwrap();
+        assert_eq!(key(0, false, &plain), key(0, false, &twice));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! document ─► what it mentions ─► closure ─┬─► declared layers, layers of the rest ─┐
 //!     │                                    └─► mount points (thin)                 ─┤
 //!     ├─► files at the root, rules, removals ─► one layer on top                   ─┼─► Image
-//!     ├─► registration for Nix ─► last layer                                       ─┤
+//!     ├─► database for Nix ─► last layer                                           ─┤
 //! base image: its layers at the bottom, its config as far as it is inherited       ─┘
 //! ```
 
@@ -23,8 +23,8 @@ use serde_json::Value;
 
 pub use container::{Check, Container, Empty, Environment, Names};
 pub use document::{
-    Base, CopiedPath, CopyToRoot, Created, DOCUMENT_MAX, DeclaredLayer, Description, File, Group,
-    Inherited, Permission, Program, Step, Strategy, Thin, User,
+    Base, CopiedPath, CopyToRoot, Created, DOCUMENT_MAX, DeclaredLayer, Description, File, ForNix,
+    Group, Inherited, NixOwner, Permission, Program, Step, Strategy, Thin, User,
 };
 
 use super::root::RootError;
@@ -33,6 +33,7 @@ use super::{Config, Contents, Image, Layer};
 use crate::closure::{Closure, InvalidClosure};
 use crate::compression::InvalidLevel;
 use crate::layering::{self, InvalidLayout, Layout, Why};
+use crate::nix_database::{self, NixDatabase};
 use crate::store_path::{InvalidStorePath, STORE, StorePath};
 
 /// The key that makes a JSON document an image description.
@@ -294,9 +295,8 @@ impl Maker<'_> {
         if !files.is_empty() && (self.max_layers() > 1 || !files.is_offered_only()) {
             on_top.push(self.files(files, "files at the image's root"));
         }
-        if self.description.nix_database {
-            let tree = files::registration(self.closure, self.has_base());
-            on_top.push(self.files(tree, "what Nix must know of the store paths"));
+        if let Some(owner) = self.description.nix_database.owner() {
+            on_top.push(self.nix_database(owner));
         }
         let below = self.parts.base.map_or(0, |base| base.layers.len());
         let store = match &self.description.thin {
@@ -411,14 +411,30 @@ impl Maker<'_> {
     }
 
     fn files(&self, tree: Tree, why: &str) -> Layer {
+        self.layer(Contents::Files(Box::new(tree)), "firn files/1", why)
+    }
+
+    fn nix_database(&self, owner: &NixOwner) -> Layer {
+        let database = NixDatabase {
+            paths: self.closure.paths().keys().cloned().collect(),
+            uid: owner.uid,
+            gid: owner.gid,
+            has_base: self.has_base(),
+        };
+        let contents = Contents::NixDatabase(Box::new(database));
+        let why = "what Nix must know of the store paths";
+        self.layer(contents, nix_database::VERSION, why)
+    }
+
+    fn layer(&self, contents: Contents, created_by: &str, why: &str) -> Layer {
         let history = History {
             created: Some(self.created),
-            created_by: "firn files/1".to_owned(),
+            created_by: created_by.to_owned(),
             comment: why.to_owned(),
             ..History::default()
         };
         Layer {
-            contents: Contents::Files(Box::new(tree)),
+            contents,
             annotations: BTreeMap::new(),
             history: vec![history],
             why: why.to_owned(),

@@ -74,9 +74,10 @@ pub struct Description {
     pub bin_sh: Program,
     /// `/usr/bin/env`. `true`: of the coreutils in the image (or busybox, toybox).
     pub usr_bin_env: Program,
-    /// What Nix in a container must know to use the store paths of the image: a last layer with
-    /// `/nix-path-registration`, for `nix-store --load-db`.
-    pub nix_database: bool,
+    /// The database in which Nix in a container finds the store paths of the image, and roots that
+    /// keep them from being collected as garbage: a last layer, below `/nix/var/nix`. `true`: for
+    /// root.
+    pub nix_database: ForNix,
     /// Labels of the config.
     pub labels: BTreeMap<String, String>,
     /// Annotations of the manifest.
@@ -246,6 +247,43 @@ impl Default for Program {
     fn default() -> Self {
         Self::Wanted(false)
     }
+}
+
+/// Whether there is a database for Nix, and for whom.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum ForNix {
+    /// `true`: root's. `false`: none.
+    Wanted(bool),
+    /// Who runs Nix, and so owns the database, `/nix` and `/nix/store`.
+    Owned(NixOwner),
+}
+
+impl ForNix {
+    /// The owner. `None`: there is no database.
+    pub fn owner(&self) -> Option<&NixOwner> {
+        const ROOT: &NixOwner = &NixOwner { uid: 0, gid: 0 };
+        match self {
+            Self::Wanted(wanted) => wanted.then_some(ROOT),
+            Self::Owned(owner) => Some(owner),
+        }
+    }
+}
+
+impl Default for ForNix {
+    fn default() -> Self {
+        Self::Wanted(false)
+    }
+}
+
+/// Who runs Nix in a container.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NixOwner {
+    /// Number of the user.
+    pub uid: u32,
+    /// Number of the group.
+    pub gid: u32,
 }
 
 /// A user.

@@ -1,7 +1,6 @@
 //! From a description to the files that are no store paths. Pure.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 
 use firn_oci::tar::{CAPABILITY_XATTR, FileCapabilities};
 
@@ -16,8 +15,6 @@ use crate::store_path::StorePath;
 
 /// Where the certificates are for programs that ask the environment.
 const CERTIFICATES: &str = "SSL_CERT_FILE=/etc/ssl/certs/ca-bundle.crt";
-/// For `nix-store --load-db`, where NixOS' own images have it.
-const REGISTRATION: &str = "/nix-path-registration";
 
 /// The files, and what they add to the environment.
 pub(super) fn tree(
@@ -25,8 +22,13 @@ pub(super) fn tree(
     closure: &Closure,
     has_base: bool,
 ) -> Result<(Tree, Vec<String>), DescriptionError> {
+    let parents = if has_base {
+        Parents::Left
+    } else {
+        Parents::Written
+    };
     let mut tree = Tree {
-        parents: parents(has_base),
+        parents,
         ..Tree::default()
     };
     let mut environment = Vec::new();
@@ -66,50 +68,6 @@ pub(super) fn tree(
         tree.removals.insert(removal(pattern)?);
     }
     Ok((tree, environment))
-}
-
-fn parents(has_base: bool) -> Parents {
-    if has_base {
-        Parents::Left
-    } else {
-        Parents::Written
-    }
-}
-
-/// What `nix-store --load-db` reads: for each path, references first, its hash in base 16, size,
-/// no deriver, and its references.
-pub(super) fn registration(closure: &Closure, has_base: bool) -> Tree {
-    let mut text = String::new();
-    // `Closure::new` lets no cycle pass, so there always is an order.
-    let order = closure.graph().map(|graph| graph.order).unwrap_or_default();
-    let paths: Vec<_> = closure.paths().iter().collect();
-    for (path, info) in order.iter().filter_map(|at| paths.get(*at)) {
-        let references: BTreeSet<&StorePath> = info.references.iter().collect();
-        // Writing to a String cannot fail.
-        let _ = write!(
-            text,
-            "{path}\n{}\n{}\n\n{}\n",
-            info.nar_hash.to_string().trim_start_matches("sha256:"),
-            info.nar_size,
-            references.len()
-        );
-        for reference in references {
-            let _ = writeln!(text, "{reference}");
-        }
-    }
-    let mut tree = Tree {
-        parents: parents(has_base),
-        ..Tree::default()
-    };
-    if let Ok(at) = REGISTRATION.parse() {
-        tree.declare(
-            at,
-            Node::File(text),
-            Attributes::root(0o444),
-            "`nixDatabase`",
-        );
-    }
-    tree
 }
 
 /// Store paths that are in `closure`.

@@ -350,30 +350,25 @@ fn a_thin_image_has_mount_points_and_says_what_goes_there() {
     assert_eq!(thin.layers[0].annotations.len(), 2);
 }
 
-/// The format of `nix-store --dump-db`.
 #[test]
 fn what_nix_must_know_is_the_last_layer() {
-    let image = described(r#"{"firnImage":1,"contents":["{app}"],"nixDatabase":true}"#).unwrap();
-    let registration = &tree(&image).entries[&"/nix-path-registration".parse().unwrap()];
-    let Node::File(text) = &registration.node else {
-        panic!("no file");
+    let database = |wanted: &str| {
+        let json = format!(r#"{{"firnImage":1,"contents":["{{app}}"],"nixDatabase":{wanted}}}"#);
+        let image = described(&json).unwrap();
+        match &image.layers.last().unwrap().contents {
+            Contents::NixDatabase(database) => Some((**database).clone()),
+            _ => None,
+        }
     };
-    let [app, lib, cacert] = ["app", "lib", "nss-cacert-3.1"].map(path);
-    let hash = "0".repeat(64);
-    let entry = |path: &StorePath, references: &[&StorePath]| {
-        let mut references: Vec<String> = references.iter().map(|r| format!("{r}\n")).collect();
-        references.sort();
-        let count = references.len();
-        format!("{path}\n{hash}\n1000\n\n{count}\n{}", references.concat())
-    };
-    let mut leaves = [entry(&lib, &[&lib]), entry(&cacert, &[])];
-    if cacert < lib {
-        leaves.reverse();
-    }
+    let root = database("true").unwrap();
     assert_eq!(
-        *text,
-        format!("{}{}", leaves.concat(), entry(&app, &[&lib, &cacert]))
+        root.paths,
+        ["app", "lib", "nss-cacert-3.1"].map(path).into()
     );
+    assert_eq!((root.uid, root.gid, root.has_base), (0, 0, false));
+    let owned = database(r#"{"uid":1000,"gid":100}"#).unwrap();
+    assert_eq!((owned.uid, owned.gid), (1000, 100));
+    assert_eq!(database("false"), None);
 }
 
 #[test]
