@@ -194,16 +194,7 @@ async fn made_by_others(
     let Some(found) = found.map_err(unusable)? else {
         return Ok(None);
     };
-    if !spec.files.is_default() {
-        return Err(Failure::new(
-            Reason::ImageInvalid,
-            format!(
-                "attribute {} is an image that somebody else made, with files of its own, which `output.files` cannot see: leave it out, and put into the image what it should put there",
-                build.attribute
-            ),
-        ));
-    }
-    found.laid_over(&spec.config).map(Some).map_err(unusable)
+    found.laid_over(spec).map(Some).map_err(unusable)
 }
 
 fn output<'a>(

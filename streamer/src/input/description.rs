@@ -17,10 +17,12 @@ mod files;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use firn_crd::run::ImageSpec;
 use firn_oci::{ContainerConfig, History, ImageConfig, Platform};
 use jiff::Timestamp;
 use serde_json::Value;
 
+pub(super) use container::set_variable;
 pub use container::{Check, Container, Empty, Environment, Names};
 pub use document::{
     Base, CopiedPath, CopyToRoot, Created, DOCUMENT_MAX, DeclaredLayer, Description, File, ForNix,
@@ -30,9 +32,10 @@ pub use document::{
 use super::root::RootError;
 use super::tree::{InvalidPattern, InvalidRootPath, Tree};
 use super::{Config, Contents, Image, Layer};
-use crate::closure::{Closure, InvalidClosure};
+use crate::closure::{Closure, InvalidClosure, PathInfo};
 use crate::compression::InvalidLevel;
 use crate::layering::{self, InvalidLayout, Layout, Why};
+use crate::nar_hash::NarHash;
 use crate::nix_database::{self, NixDatabase};
 use crate::store_path::{InvalidStorePath, STORE, StorePath};
 
@@ -40,6 +43,8 @@ use crate::store_path::{InvalidStorePath, STORE, StorePath};
 pub const MARKER: &str = "\"firnImage\"";
 /// The version that this Firn reads.
 const VERSION: u32 = 1;
+/// What made a layer of files, for the image's history.
+const FILES: &str = "firn files/1";
 
 /// Annotation of a layer that the snapshotter of nix-snapshotter fills.
 const THIN_LAYER: &str = "containerd.io/snapshot/nix-layer";
@@ -279,6 +284,47 @@ fn name(history: &mut History, declared: &DeclaredLayer) {
     }
 }
 
+/// The files that are asked for in an image that somebody else made, as a layer on top, and the
+/// variables that go with them. `inside`: the store paths that are known to be in it. `None`: no
+/// files are asked for.
+pub fn on_top(
+    asked: &ImageSpec,
+    inside: &BTreeSet<StorePath>,
+    created: Timestamp,
+) -> Result<Option<(Layer, Vec<String>)>, DescriptionError> {
+    // Packages are found by their names: what else there is to know of them makes no difference.
+    let unknown = PathInfo {
+        nar_hash: NarHash([0; 32]),
+        nar_size: 0,
+        references: Vec::new(),
+    };
+    let inside = inside.iter().map(|path| (path.clone(), unknown.clone()));
+    let inside = Closure::new(inside.collect()).map_err(DescriptionError::Closure)?;
+    // As upon a base image: nothing is there by default.
+    let (tree, environment) = files::tree(&Description::default().with(asked), &inside, true)?;
+    Ok((!tree.is_empty()).then(|| {
+        let contents = Contents::Files(Box::new(tree));
+        let layer = layer(contents, FILES, "files that were asked for", created);
+        (layer, environment)
+    }))
+}
+
+/// A layer that is made of no store paths.
+fn layer(contents: Contents, created_by: &str, why: &str, created: Timestamp) -> Layer {
+    let history = History {
+        created: Some(created),
+        created_by: created_by.to_owned(),
+        comment: why.to_owned(),
+        ..History::default()
+    };
+    Layer {
+        contents,
+        annotations: BTreeMap::new(),
+        history: vec![history],
+        why: why.to_owned(),
+    }
+}
+
 struct Maker<'a> {
     description: &'a Description,
     parts: &'a Parts<'a>,
@@ -342,7 +388,7 @@ impl Maker<'_> {
         };
         let mut env = inherited.env.clone();
         for line in environment {
-            container::set_variable(&mut env, line.clone());
+            set_variable(&mut env, line.clone());
         }
         let own = description.config.env.lines();
         let nameless =
@@ -411,7 +457,7 @@ impl Maker<'_> {
     }
 
     fn files(&self, tree: Tree, why: &str) -> Layer {
-        self.layer(Contents::Files(Box::new(tree)), "firn files/1", why)
+        layer(Contents::Files(Box::new(tree)), FILES, why, self.created)
     }
 
     fn nix_database(&self, owner: &NixOwner) -> Layer {
@@ -423,22 +469,7 @@ impl Maker<'_> {
         };
         let contents = Contents::NixDatabase(Box::new(database));
         let why = "what Nix must know of the store paths";
-        self.layer(contents, nix_database::VERSION, why)
-    }
-
-    fn layer(&self, contents: Contents, created_by: &str, why: &str) -> Layer {
-        let history = History {
-            created: Some(self.created),
-            created_by: created_by.to_owned(),
-            comment: why.to_owned(),
-            ..History::default()
-        };
-        Layer {
-            contents,
-            annotations: BTreeMap::new(),
-            history: vec![history],
-            why: why.to_owned(),
-        }
+        layer(contents, nix_database::VERSION, why, self.created)
     }
 
     /// One layer of mount points, which the node fills.

@@ -7,6 +7,7 @@ use firn_crd::exit::Reason;
 use firn_oci::{Digest, Platform};
 use jiff::Timestamp;
 
+use super::description::DescriptionError;
 use super::json::Json;
 use crate::closure::Closure;
 use crate::failure::{Failure, chain};
@@ -180,6 +181,15 @@ pub enum InputError {
     /// The image's config is none, so that nothing can be laid over it.
     #[error("the image's config cannot be read")]
     Config(#[source] firn_oci::ParseError),
+    /// Files that are asked for in it cannot be.
+    #[error("`output.files`")]
+    Files(#[source] Box<DescriptionError>),
+    /// It is an image, and no package.
+    #[error(
+        "`output.files.copyToRoot` is for the files of a package, and this is an image already: \
+         leave it out, and copy them to the root where the image is made"
+    )]
+    CopyToRoot,
     /// A document is not what its digest says.
     #[error("{what} is damaged: its digest was declared as {expected} and is {actual}")]
     Damaged {
@@ -197,6 +207,7 @@ impl InputError {
     pub fn into_failure(self, attribute: &str) -> Failure {
         let reason = match &self {
             Self::Outside { .. } | Self::Store(_) => Reason::StorePathInvalid,
+            Self::Files(_) | Self::CopyToRoot => Reason::ImageInvalid,
             _ => Reason::NotAnImage,
         };
         let text = chain(&self);

@@ -90,8 +90,8 @@ pub enum RootError {
     },
     /// Nothing in the closure has it.
     #[error(
-        "no package of the image has {what}: looked for {}; add one to `contents`, or name the \
-         program's path", wanted.join(", ")
+        "no package of the image has {what}: looked for {}; put one into the image (into `contents` \
+         of a description, which may also name the program's path)", wanted.join(", ")
     )]
     NoPackage {
         /// What was wanted.

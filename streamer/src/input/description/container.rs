@@ -112,7 +112,7 @@ impl Default for Environment {
 
 impl Environment {
     /// `NAME=value` each.
-    pub(super) fn lines(&self) -> Vec<String> {
+    pub(in crate::input) fn lines(&self) -> Vec<String> {
         match self {
             Self::List(lines) => lines.clone(),
             Self::Map(values) => values.iter().map(|(k, v)| format!("{k}={v}")).collect(),
@@ -198,7 +198,7 @@ fn set<T: Clone>(field: &mut T, value: Option<&T>) {
 }
 
 /// The last value of a name counts, at the place where the name came first.
-pub(super) fn set_variable(env: &mut Vec<String>, line: String) {
+pub(in crate::input) fn set_variable(env: &mut Vec<String>, line: String) {
     let name = |line: &str| line.split('=').next().unwrap_or_default().to_owned();
     let wanted = name(&line);
     match env.iter_mut().find(|there| name(there) == wanted) {

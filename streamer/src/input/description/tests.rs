@@ -373,7 +373,7 @@ fn what_nix_must_know_is_the_last_layer() {
 
 #[test]
 fn what_the_cluster_s_user_asks_for_counts() {
-    let asked: firn_crd::run::ImageSpec = serde_json::from_str(
+    let asked: ImageSpec = serde_json::from_str(
         r#"{"labels":{"a":"spec"},"annotations":{},"timestamp":"Epoch","maxLayers":50,"compression":"Zstd",
             "config":{"entrypoint":["/spec"],"env":[{"name":"A","value":"spec"}],"user":"1000","volumes":["/v"]},
             "files":{"tmp":false,"users":[{"name":"app","uid":1000}],"copyToRoot":true}}"#,
@@ -397,11 +397,7 @@ fn what_the_cluster_s_user_asks_for_counts() {
     assert!(!tree.entries.contains_key(&"/tmp".parse().unwrap()));
     assert_eq!(tree.copies[0].path, path("conf"));
     assert_eq!(
-        description
-            .with(&firn_crd::run::ImageSpec::default())
-            .users
-            .unwrap()[0]
-            .name,
+        description.with(&ImageSpec::default()).users.unwrap()[0].name,
         "app"
     );
 }

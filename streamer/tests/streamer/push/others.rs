@@ -134,14 +134,73 @@ async fn a_config_that_is_asked_for_is_laid_over_that_of_an_image_of_others() {
     }
 }
 
+/// What is asked for and nothing else, in a layer of its own: those below stay.
 #[tokio::test]
-async fn files_cannot_be_put_into_an_image_of_others() {
+async fn files_that_are_asked_for_lie_on_top_of_an_image_of_others() {
     let mut pod = Pod::new().await;
     pod.hand_off_nix2container();
+    let own = pod.push().await;
+    pod.publish(&own);
+    pod.hand_off_nix2container();
     pod.files.tmp = Some(true);
+    pod.files.users = vec![firn_crd::files::User {
+        name: "app".into(),
+        uid: 1000,
+        ..firn_crd::files::User::default()
+    }];
+    let asked = pod.push().await;
+    assert_eq!((asked.layers_pushed, asked.layers_reused), (1, 12));
+    let (before, below) = published(&pod, &own.digest);
+    let (after, layers) = published(&pod, &asked.digest);
+    assert_eq!(layers[..12], below);
+    let list = |config: &serde_json::Value, pointer| {
+        config.pointer(pointer).unwrap().as_array().unwrap().clone()
+    };
+    for pointer in ["/rootfs/diff_ids", "/history"] {
+        let (before, after) = (list(&before, pointer), list(&after, pointer));
+        assert_eq!((&after[..12], after.len()), (&before[..], 13), "{pointer}");
+    }
+    assert_eq!(after["config"], before["config"]);
+
+    let top = pod.registry.blob(REPOSITORY, &layers[12].parse().unwrap());
+    let top = zstd::decode_all(&*top.unwrap()).unwrap();
+    let names: Vec<String> = tar::Archive::new(top.as_slice())
+        .entries()
+        .unwrap()
+        .map(|entry| entry.unwrap().path().unwrap().display().to_string())
+        .collect();
+    let expected = [
+        "etc/group",
+        "etc/nsswitch.conf",
+        "etc/passwd",
+        "tmp/",
+        "var/empty/",
+    ];
+    assert_eq!(names, expected);
+
+    pod.publish(&asked);
+    pod.hand_off_nix2container();
+    let again = pod.push().await;
+    assert_eq!((again.digest, again.bytes_pushed), (asked.digest, 0));
+}
+
+#[tokio::test]
+async fn files_that_an_image_of_others_cannot_have_are_the_user_s_to_correct() {
+    let mut pod = Pod::new().await;
+    pod.hand_off_nix2container();
+    pod.files.bin_sh = true;
     let failure = pod.try_push().await.unwrap_err();
     assert_eq!(failure.reason(), Reason::ImageInvalid);
-    assert!(failure.0.message.contains("`output.files`"), "{failure:?}");
+    let message = &failure.0.message;
+    assert!(
+        message.contains("`output.files`: no package of the image has bin/sh"),
+        "{message}"
+    );
+    pod.files.copy_to_root = true;
+    let failure = pod.try_push().await.unwrap_err();
+    assert_eq!(failure.reason(), Reason::ImageInvalid);
+    let message = &failure.0.message;
+    assert!(message.contains("`output.files.copyToRoot`"), "{message}");
 }
 
 #[tokio::test]
