@@ -241,7 +241,8 @@ pub struct Layers {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 19))]
     pub level: Option<i32>,
-    /// Whose bytes: `Firn`, or those of `Nix2container` or `DockerTools`, whose digests stay valid.
+    /// Whose tar format: `Firn`, or that of `Nix2container` or `DockerTools`, so that a layer of the
+    /// same store paths has the diffID that those give it.
     #[serde(default)]
     pub profile: LayerProfile,
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::container::Container;
 use crate::files::Files;
+use crate::output::LayerProfile;
 
 /// Version of the contract between operator and builder image: [`Run`], [`crate::report::Report`],
 /// exit codes and paths. A pod refuses a run of another version before it does anything.
@@ -142,6 +143,9 @@ pub struct ImageSpec {
     /// How store paths are put together.
     #[serde(default, skip_serializing_if = "is_default")]
     pub strategy: Strategy,
+    /// Whose tar format layers of store paths have.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub profile: LayerProfile,
     /// How layers are compressed.
     pub compression: Compression,
     /// At which of [`Compression::levels`]. Default: [`Compression`]'s own.

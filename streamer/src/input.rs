@@ -112,6 +112,10 @@ pub enum Profile {
     /// Firn's own: what a NAR encodes and nothing else.
     #[default]
     Nar1,
+    /// nix2container's.
+    Nix2container,
+    /// That of dockerTools' streamed images, for root and as of one second after 1970.
+    DockerTools,
 }
 
 impl Profile {
@@ -119,6 +123,19 @@ impl Profile {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Nar1 => "nar/1",
+            Self::Nix2container => "nix2container/1",
+            Self::DockerTools => "docker-tools/1",
+        }
+    }
+
+    /// Sorts a layer's paths as they are written.
+    pub fn sort(self, paths: &mut [StorePath]) {
+        match self {
+            Self::Nar1 | Self::Nix2container => paths.sort(),
+            // nixpkgs sorts by name first, and its archives keep the order.
+            Self::DockerTools => {
+                paths.sort_by(|a, b| (a.name(), a.hash_part()).cmp(&(b.name(), b.hash_part())));
+            }
         }
     }
 }

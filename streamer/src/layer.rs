@@ -200,6 +200,8 @@ impl Contents {
         match self {
             Self::Paths(layer) => match layer.profile {
                 Profile::Nar1 => Format::Nar1,
+                Profile::Nix2container => Format::Go,
+                Profile::DockerTools => Format::Python,
             },
             Self::Nix2container(_) => Format::Go,
             Self::DockerTools(_) => Format::Python,
@@ -231,7 +233,14 @@ impl Store {
         tar: &mut TarWriter<W>,
     ) -> Result<(), LayerError> {
         match contents {
-            Contents::Paths(layer) => self.write_paths(closure, &layer.paths, tar),
+            Contents::Paths(layer) => {
+                let style = match layer.profile {
+                    Profile::Nar1 => Style::Nar1,
+                    Profile::Nix2container => Style::Canonical(Format::Go.parent_metadata()),
+                    Profile::DockerTools => Style::Canonical(Format::Python.parent_metadata()),
+                };
+                self.write_styled(closure, &layer.paths, style, tar)
+            }
             Contents::DockerTools(layer) => {
                 let style = Style::OnDisk(layer.owner.metadata());
                 self.write_styled(closure, &layer.paths, style, tar)
@@ -279,7 +288,7 @@ impl Store {
         };
         let above = match style {
             Style::Nar1 => Format::Nar1.parent_metadata(),
-            Style::OnDisk(owner) => Metadata {
+            Style::OnDisk(owner) | Style::Canonical(owner) => Metadata {
                 mode: 0o755,
                 ..owner
             },

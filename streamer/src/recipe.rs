@@ -282,6 +282,18 @@ mod tests {
         assert_ne!(first, key(1, &both, Compression::ZSTD));
     }
 
+    #[test]
+    fn each_tar_format_has_its_own_key() {
+        let key = |profile| {
+            let paths = vec![path("app")];
+            let contents = Contents::Paths(Paths { profile, paths });
+            Key::of(&contents, &closure(1), Compression::ZSTD)
+        };
+        let all = [Profile::Nar1, Profile::Nix2container, Profile::DockerTools];
+        let keys: BTreeSet<Key> = all.map(key).into();
+        assert_eq!(keys.len(), 3);
+    }
+
     /// Up to four of six paths, each with one of three contents.
     fn recipe() -> impl Strategy<Value = Vec<(usize, u8)>> {
         prop::collection::btree_map(0..6_usize, 1..4_u8, 1..5)

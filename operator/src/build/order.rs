@@ -268,6 +268,7 @@ fn work(known: Known<'_>, platform: &Platform) -> Result<run::Build, Failure> {
             max_layers: u32::try_from(output.layers.max).unwrap_or(1),
             head_room: u32::try_from(output.layers.head_room).unwrap_or_default(),
             strategy: output.layers.strategy,
+            profile: output.layers.profile,
             compression: output.layers.compression,
             level: output
                 .layers

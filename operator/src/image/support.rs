@@ -7,7 +7,7 @@ use firn_crd::NixImageSpec;
 use firn_crd::build_spec::{Isolation, StoreType};
 use firn_crd::cache::CacheMode;
 use firn_crd::exit::Reason;
-use firn_crd::output::{LayerProfile, TagPolicy};
+use firn_crd::output::TagPolicy;
 use firn_crd::policy::{DeletionPolicy, OnDrift, RunPolicy, Verification};
 use firn_crd::signing::{SbomFormat, SignatureFormat, SigningMode};
 use firn_crd::source::GitSource;
@@ -139,11 +139,6 @@ pub const NOT_YET: &[NotYet] = &[
         path: "output.tagPolicy",
         asked: |spec| unless_default::<TagPolicy>(&spec.output.tag_policy),
         remedy: "use Overwrite",
-    },
-    NotYet {
-        path: "output.layers.profile",
-        asked: |spec| unless_default::<LayerProfile>(&spec.output.layers.profile),
-        remedy: "use Firn",
     },
     NotYet {
         path: "build.isolation",
@@ -374,6 +369,7 @@ pub const HONOURED: &[Honoured] = &[
     honoured("output.layers.level", "build::order"),
     honoured("output.layers.headRoom", "build::order"),
     honoured("output.layers.strategy", "build::order"),
+    honoured("output.layers.profile", "build::order"),
     honoured("output.config.entrypoint", "build::order"),
     honoured("output.config.cmd", "build::order"),
     honoured("output.config.env.name", "build::order"),

@@ -26,7 +26,7 @@ pub(super) use container::set_variable;
 pub use container::{Check, Container, Empty, Environment, Names};
 pub use document::{
     Base, CopiedPath, CopyToRoot, Created, DOCUMENT_MAX, DeclaredLayer, Description, File, ForNix,
-    Group, Inherited, NixOwner, Permission, Program, Step, Strategy, Thin, User,
+    Group, Inherited, LayerProfile, NixOwner, Permission, Program, Step, Strategy, Thin, User,
 };
 
 use super::root::RootError;
@@ -442,7 +442,8 @@ impl Maker<'_> {
                 Why::Declared { number } => description.layers.get(number.saturating_sub(1)),
                 _ => None,
             };
-            let mut layer = super::package::layer(planned, self.created);
+            let mut layer =
+                super::package::layer(planned, description.profile.into(), self.created);
             if let (Some(declared), Some(history)) = (declared, layer.history.first_mut()) {
                 name(history, declared);
             }

@@ -72,20 +72,19 @@ pub fn created(wanted: Wanted) -> Created {
     }
 }
 
-/// A layer of store paths, made at `created`.
-pub(super) fn layer(planned: PlannedLayer, created: Timestamp) -> Layer {
+/// A layer of store paths in a tar of `profile`, made at `created`.
+pub(super) fn layer(planned: PlannedLayer, profile: Profile, created: Timestamp) -> Layer {
+    let mut paths = planned.paths;
+    profile.sort(&mut paths);
     let history = History {
         created: Some(created),
-        created_by: format!("firn {}", Profile::Nar1.name()),
-        comment: comment(&planned.paths),
+        created_by: format!("firn {}", profile.name()),
+        comment: comment(&paths),
         ..History::default()
     };
     Layer {
         why: planned.why.to_string(),
-        contents: Contents::Paths(Paths {
-            profile: Profile::Nar1,
-            paths: planned.paths,
-        }),
+        contents: Contents::Paths(Paths { profile, paths }),
         annotations: std::collections::BTreeMap::new(),
         history: vec![history],
     }

@@ -291,6 +291,64 @@ fn bytes_are_those_of_other_producers() {
     }
 }
 
+/// What Firn makes of a closure in others' formats has the digests of others' layers, and of
+/// contents alone: whatever modes the files have here.
+#[test]
+fn layers_of_firn_s_own_in_formats_of_others_have_their_digests() {
+    for fixture in [canonical(), fixture(true, 0o664, 0o711)] {
+        let all = [&fixture.directory, &fixture.file, &fixture.link].map(Clone::clone);
+        let digest = |profile: Profile, paths: &[StorePath]| {
+            let paths = paths.to_vec();
+            let paths = crate::input::Paths { profile, paths };
+            let made = contents_digest(&fixture, &Contents::Paths(paths));
+            made.unwrap().0
+        };
+        let file = [fixture.file.clone()];
+        for (profile, paths, expected) in [
+            (
+                Profile::Nix2container,
+                &all[..],
+                "8dfc84082f3be9627bc4b2e736de269e9c877fbeacc57e49b9e1d53649cb8f5d",
+            ),
+            (
+                Profile::Nix2container,
+                &file,
+                "cc6c8556b4b31eab4789a018a651e7863d5d2447e2e164c5ff038c8b5d0742f8",
+            ),
+            (
+                Profile::DockerTools,
+                &all,
+                "45a58b24a6a6d7eea607662d9f85deed07b6bb5975962959e073fd93a5440aaa",
+            ),
+            (
+                Profile::DockerTools,
+                &file,
+                "5c0b65b7c48b3a21a7a3a76331bf692a01e6a0e564f43ea2dad089f7fb19f68d",
+            ),
+        ] {
+            assert_eq!(digest(profile, paths), expected, "{profile:?}");
+        }
+    }
+}
+
+#[test]
+fn docker_tools_sorts_by_name_before_hash() {
+    let mut paths = [
+        store_path("2", "a"),
+        store_path("1", "b"),
+        store_path("1", "a"),
+    ];
+    Profile::DockerTools.sort(&mut paths);
+    assert_eq!(
+        paths,
+        [
+            store_path("1", "a"),
+            store_path("2", "a"),
+            store_path("1", "b")
+        ]
+    );
+}
+
 /// As nix2container's rules are: the last one wins where kind, mode and size agree.
 #[test]
 fn two_paths_at_one_place_are_explained_unless_they_are_alike() {

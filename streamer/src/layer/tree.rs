@@ -16,6 +16,8 @@ pub(super) enum Style<'a> {
     /// Firn's: what a NAR encodes and nothing else. Modes, owners and times of the file system,
     /// its directory order, and who reads it make no difference.
     Nar1,
+    /// Modes as of Firn's, which are those of every store that Nix wrote, and the rest of this.
+    Canonical(Metadata<'a>),
     /// Modes of the file system, and the rest of this.
     OnDisk(Metadata<'a>),
 }
@@ -24,14 +26,21 @@ impl Style<'_> {
     fn directory(&self, mode: u32) -> Metadata<'_> {
         match self {
             Self::Nar1 => Metadata::root(0o555),
+            Self::Canonical(owner) => Metadata {
+                mode: 0o555,
+                ..*owner
+            },
             Self::OnDisk(owner) => Metadata { mode, ..*owner },
         }
     }
 
     fn file(&self, mode: u32) -> Metadata<'_> {
         match self {
-            Self::Nar1 if mode & 0o100 != 0 => Metadata::root(0o555),
-            Self::Nar1 => Metadata::root(0o444),
+            Self::Nar1 => Metadata::root(canonical(mode)),
+            Self::Canonical(owner) => Metadata {
+                mode: canonical(mode),
+                ..*owner
+            },
             Self::OnDisk(owner) => Metadata { mode, ..*owner },
         }
     }
@@ -39,12 +48,17 @@ impl Style<'_> {
     fn symlink(&self) -> Metadata<'_> {
         match self {
             Self::Nar1 => Metadata::root(0o777),
-            Self::OnDisk(owner) => Metadata {
+            Self::Canonical(owner) | Self::OnDisk(owner) => Metadata {
                 mode: 0o777,
                 ..*owner
             },
         }
     }
+}
+
+/// All that a NAR knows of a file's mode.
+const fn canonical(mode: u32) -> u32 {
+    if mode & 0o100 == 0 { 0o444 } else { 0o555 }
 }
 
 /// One store path on its way into tar and NAR.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use firn_crd::output::LayerProfile;
 use firn_crd::run::Compression;
 
 use firn_crd::run::Strategy;
@@ -39,6 +40,9 @@ pub struct ImageArguments {
     /// How store paths are split into layers.
     #[arg(long, value_enum, default_value = "stable")]
     pub strategy: StrategyName,
+    /// Whose tar format layers of store paths have.
+    #[arg(long, value_enum, default_value = "firn")]
+    pub profile: ProfileName,
     /// How layers are compressed, unless an image description says it.
     #[arg(long, value_enum, default_value = "zstd")]
     pub compression: CompressionName,
@@ -194,6 +198,28 @@ impl From<StrategyName> for Strategy {
             StrategyName::Stable => Self::Stable,
             StrategyName::Popularity => Self::Popularity,
             StrategyName::BySize => Self::BySize,
+        }
+    }
+}
+
+/// Whose tar format layers have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum ProfileName {
+    /// Firn's own.
+    #[default]
+    Firn,
+    /// nix2container's.
+    Nix2container,
+    /// That of nixpkgs' dockerTools.
+    DockerTools,
+}
+
+impl From<ProfileName> for LayerProfile {
+    fn from(name: ProfileName) -> Self {
+        match name {
+            ProfileName::Firn => Self::Firn,
+            ProfileName::Nix2container => Self::Nix2container,
+            ProfileName::DockerTools => Self::DockerTools,
         }
     }
 }

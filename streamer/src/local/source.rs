@@ -239,6 +239,7 @@ fn asked(wanted: &ImageArguments) -> ImageSpec {
         annotations: wanted.annotations.iter().cloned().collect(),
         max_layers: wanted.max_layers,
         strategy: wanted.strategy.into(),
+        profile: wanted.profile.into(),
         compression: wanted.compression.into(),
         level: wanted.level,
         ..ImageSpec::default()

@@ -2,6 +2,7 @@
 
 use firn_crd::build_spec::Store as StoreSpec;
 use firn_crd::names::ANNOTATION_BUILD_HASH;
+use firn_crd::output::LayerProfile;
 use firn_crd::published::{Published, PublishedPlatform};
 use firn_crd::reference::SecretRef;
 use firn_crd::run::{Compression, Strategy, Work};
@@ -74,6 +75,7 @@ fn a_run_tells_the_pod_what_the_spec_says() {
     spec.output.layers.level = Some(9);
     spec.output.layers.head_room = 20;
     spec.output.layers.strategy = Strategy::BySize;
+    spec.output.layers.profile = LayerProfile::DockerTools;
     spec.output.config.user = Some("1000".into());
     spec.output.files.tmp = Some(false);
     spec.output.plain_http = true;
@@ -101,6 +103,7 @@ fn a_run_tells_the_pod_what_the_spec_says() {
         (work.image.head_room, work.image.strategy),
         (20, Strategy::BySize)
     );
+    assert_eq!(work.image.profile, LayerProfile::DockerTools);
     assert_eq!(work.image.config.user.as_deref(), Some("1000"));
     assert_eq!(work.image.files.tmp, Some(false));
     assert_eq!(work.substituters, ["https://cache.example"]);

@@ -129,11 +129,6 @@ fn what_is_not_supported_is_named_with_value_and_remedy() {
             "spec.output.tagPolicy: Keep",
         ),
         (
-            "/output/layers/profile",
-            json!("DockerTools"),
-            "spec.output.layers.profile",
-        ),
-        (
             "/build/isolation",
             json!("UserNamespace"),
             "spec.build.isolation: UserNamespace",

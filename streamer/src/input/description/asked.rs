@@ -3,10 +3,11 @@
 
 use firn_crd::container as wanted;
 use firn_crd::files::{Files, User as WantedUser};
+use firn_crd::output::LayerProfile as WantedProfile;
 use firn_crd::run::{ImageSpec, Strategy as WantedStrategy};
 
 use super::container::{Check, Environment, Names, set_variable};
-use super::document::{CopyToRoot, Description, Program, Strategy, User};
+use super::document::{CopyToRoot, Description, LayerProfile, Program, Strategy, User};
 
 impl Description {
     /// The description with what is asked for.
@@ -22,6 +23,7 @@ impl Description {
             level: _,
             head_room,
             strategy,
+            profile,
             config,
             files,
         } = asked;
@@ -34,6 +36,11 @@ impl Description {
             WantedStrategy::Stable => {}
             WantedStrategy::Popularity => self.strategy = Strategy::Popularity,
             WantedStrategy::BySize => self.strategy = Strategy::BySize,
+        }
+        match profile {
+            WantedProfile::Firn => {}
+            WantedProfile::Nix2container => self.profile = LayerProfile::Nix2container,
+            WantedProfile::DockerTools => self.profile = LayerProfile::DockerTools,
         }
         self.set_container(config);
         self.set_files(files);

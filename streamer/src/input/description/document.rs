@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::container::Container;
+use crate::input::Profile;
 use crate::input::tree::How;
 
 /// Longest document in bytes. Descriptions are written by programs, but read by people.
@@ -37,6 +38,8 @@ pub struct Description {
     pub head_room: u32,
     /// How the closure is divided into layers.
     pub strategy: Strategy,
+    /// Whose tar format layers of store paths have.
+    pub profile: LayerProfile,
     /// How layers are compressed. Default: what the NixImage says.
     pub compression: Option<Compression>,
     /// At which level: 1 to 19 for zstd, 1 to 9 for gzip. Default: the NixImage's if that compresses
@@ -120,6 +123,28 @@ pub enum Strategy {
     Popularity,
     /// nixpkgs': by size.
     BySize,
+}
+
+/// Whose tar format layers have, byte for byte.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+pub enum LayerProfile {
+    /// Firn's own.
+    #[default]
+    Firn,
+    /// nix2container's.
+    Nix2container,
+    /// That of dockerTools' streamed images.
+    DockerTools,
+}
+
+impl From<LayerProfile> for Profile {
+    fn from(profile: LayerProfile) -> Self {
+        match profile {
+            LayerProfile::Firn => Self::Nar1,
+            LayerProfile::Nix2container => Self::Nix2container,
+            LayerProfile::DockerTools => Self::DockerTools,
+        }
+    }
 }
 
 /// An image to build upon. One of the two.

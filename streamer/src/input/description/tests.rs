@@ -402,6 +402,34 @@ fn what_the_cluster_s_user_asks_for_counts() {
     );
 }
 
+#[test]
+fn the_tar_format_is_the_document_s_unless_another_one_is_asked_for() {
+    let profiles = |own: &str, asked: &str| {
+        let json = document(&format!(
+            r#"{{"firnImage":1,"contents":["{{app}}"],"profile":"{own}"}}"#
+        ));
+        let asked = ImageSpec {
+            profile: asked.parse().unwrap(),
+            ..ImageSpec::default()
+        };
+        let description = Description::parse(json.as_bytes()).unwrap().with(&asked);
+        let closure = closure();
+        let image = image(&description, &[path("app")].into(), &parts(&closure)).unwrap();
+        let profiles = image
+            .layers
+            .iter()
+            .filter_map(|layer| match &layer.contents {
+                Contents::Paths(paths) => Some(paths.profile.name()),
+                _ => None,
+            });
+        let profiles: BTreeSet<&str> = profiles.collect();
+        Vec::from_iter(profiles)
+    };
+    assert_eq!(profiles("Firn", "Firn"), ["nar/1"]);
+    assert_eq!(profiles("Nix2container", "Firn"), ["nix2container/1"]);
+    assert_eq!(profiles("Nix2container", "DockerTools"), ["docker-tools/1"]);
+}
+
 /// Nothing that a document says makes the maker panic or hang.
 #[test]
 fn a_closure_of_one_path_with_any_name_is_found_by_its_hash() {
