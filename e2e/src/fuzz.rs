@@ -25,6 +25,9 @@ const SEED: u32 = 1;
 /// An input that takes longer is a fault.
 const INPUT_SECONDS: usize = 10;
 
+/// What is searched, made quick enough for it.
+const SEARCHED: [&str; 3] = ["firn-oci", "firn-streamer", "firn-fuzz-targets"];
+
 /// The program with all targets.
 #[derive(Debug)]
 pub struct Fuzzer {
@@ -39,13 +42,21 @@ impl Fuzzer {
     /// # Errors
     /// It does not compile.
     pub fn build(target: &Path) -> Result<Self> {
-        let folder = repository().join("fuzz");
-        let output = Command::new("cargo")
-            .args(["build", "--message-format=json-render-diagnostics"])
-            .current_dir(&folder)
+        let mut command = Command::new("cargo");
+        command.args(["build", "--package", "firn-fuzz-targets"]);
+        for package in SEARCHED {
+            let quick = format!("profile.dev.package.{package}.opt-level=1");
+            command.args(["--config", &quick]);
+        }
+        let output = command
+            .arg("--message-format=json-render-diagnostics")
+            .current_dir(repository())
             .env("CARGO_TARGET_DIR", target)
-            // Somebody's own would replace that of fuzz/.cargo/config.toml.
-            .env("RUSTC_WRAPPER", folder.join("rustc-with-coverage"))
+            // Cargo keeps what this one makes apart from what the compiler alone makes.
+            .env(
+                "RUSTC_WORKSPACE_WRAPPER",
+                repository().join("fuzz/rustc-with-coverage"),
+            )
             .stdin(Stdio::null())
             .stderr(Stdio::inherit())
             .output()

@@ -139,10 +139,11 @@ fn run(tier: Tier, plan: &Plan<'_>, summary: &Mutex<Summary>) -> Result<()> {
     for step in plan.steps(tier) {
         say(&format!("== {tier}: {}", step.name));
         let start = Instant::now();
-        let count = run_step(&step, &|line| show(&name, line))?;
-        summary().add(tier, count, start.elapsed());
+        let ran = run_step(&step, &|line| show(&name, line))?;
+        let failed = ran.count.failed > 0;
+        summary().add_ran(tier, ran, start.elapsed());
         // What the others need is missing; one failure says it better than forty.
-        if count.failed > 0 && step.kind == Kind::Preparation {
+        if failed && step.kind == Kind::Preparation {
             break;
         }
     }
@@ -214,11 +215,7 @@ impl Plan<'_> {
         match tier {
             Tier::Checks => checks(),
             Tier::Unit | Tier::Package => self.tests(tier, &[], &["--quiet"]),
-            Tier::Fuzz => {
-                let mut steps = checks_of_fuzz();
-                steps.push(Step::tests("targets", self.tool("firn-fuzz", &[])));
-                steps
-            }
+            Tier::Fuzz => vec![Step::tests("targets", self.tool("firn-fuzz", &[]))],
             Tier::Parts => {
                 let mut steps = vec![Step::build(self.tool("firn-cluster", &["build"]))];
                 steps.extend(self.tests(tier, &[], &["--test-threads=1"]));
@@ -306,22 +303,6 @@ fn checks() -> Vec<Step> {
         check(
             "licences",
             "e2e/cargo-deny check --hide-inclusion-graph licenses bans sources",
-        ),
-    ]
-}
-
-/// Of the package outside the workspace.
-fn checks_of_fuzz() -> Vec<Step> {
-    let check = |name: &str, command: &str| Step::check(name, command.split(' '));
-    vec![
-        check(
-            "formatting of fuzz/",
-            "cargo fmt --manifest-path fuzz/Cargo.toml --check",
-        ),
-        check(
-            "licences of fuzz/",
-            "e2e/cargo-deny --manifest-path fuzz/Cargo.toml --config fuzz/deny.toml check \
-             --hide-inclusion-graph licenses bans sources",
         ),
     ]
 }

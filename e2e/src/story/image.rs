@@ -21,7 +21,6 @@ impl Wanted {
                 "source": { "git": {
                     "url": url,
                     "interval": "30s",
-                    "timeout": "10s",
                     "caConfigMapRef": { "name": "ca" },
                 }},
                 "flake": { "attribute": "app" },

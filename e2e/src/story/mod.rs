@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-/// How long a story waits for a build. Builds take ten seconds; the rest is for a busy machine.
-pub const BUILD: Duration = Duration::from_secs(240);
+/// How long a story waits for a build. Builds take ten seconds; the rest is for a busy machine, and
+/// for a retry or two that such a machine may need.
+pub const BUILD: Duration = Duration::from_secs(480);
 /// How long a story waits for what needs no pod.
-pub const SOON: Duration = Duration::from_secs(90);
+pub const SOON: Duration = Duration::from_secs(180);
 
 /// Tells a story in a fresh namespace called after `name`. If it ends badly, prints what the
 /// namespace holds before it is taken away.

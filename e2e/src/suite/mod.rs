@@ -3,14 +3,16 @@
 
 mod count;
 mod expected;
+mod failure;
 mod programs;
 mod run;
 mod summary;
 
 pub use count::Count;
 pub use expected::{Expected, ParseExpectedError};
+pub use failure::Failure;
 pub use programs::{TestProgram, make};
-pub use run::{Kind, Step, run_step};
+pub use run::{Kind, Ran, Step, run_step};
 pub use summary::Summary;
 
 use std::fmt;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::Count;
+use super::failure::{Failure, Failures};
 
 /// One command of a tier.
 #[derive(Debug)]
@@ -84,6 +85,15 @@ impl Step {
     }
 }
 
+/// What a command came to.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ran {
+    /// Its tests.
+    pub count: Count,
+    /// Those that failed.
+    pub failures: Vec<Failure>,
+}
+
 /// Runs the command to its end, passing its standard output on to `show` line by line, without
 /// the lines' ends.
 ///
@@ -92,7 +102,7 @@ impl Step {
 ///
 /// # Errors
 /// The program cannot be started, or its output cannot be read.
-pub fn run_step(step: &Step, show: &impl Fn(&[u8])) -> io::Result<Count> {
+pub fn run_step(step: &Step, show: &impl Fn(&[u8])) -> io::Result<Ran> {
     let mut words = step.command.iter();
     let program = words
         .next()
@@ -114,14 +124,17 @@ pub fn run_step(step: &Step, show: &impl Fn(&[u8])) -> io::Result<Count> {
             )
         })?;
     let mut count = Count::default();
+    let mut failures = Failures::default();
     if let Some(stdout) = child.stdout.take() {
         for line in BufReader::new(stdout).split(b'\n') {
             let line = line?;
             show(&line);
-            if step.kind == Kind::Tests
-                && let Some(one) = Count::of_libtest(&String::from_utf8_lossy(&line))
-            {
-                count += one;
+            if step.kind == Kind::Tests {
+                let line = String::from_utf8_lossy(&line);
+                failures.read(&line);
+                if let Some(one) = Count::of_libtest(&line) {
+                    count += one;
+                }
             }
         }
     }
@@ -131,7 +144,10 @@ pub fn run_step(step: &Step, show: &impl Fn(&[u8])) -> io::Result<Count> {
         Kind::Tests | Kind::Preparation if !held && count.failed == 0 => count += Count::one(false),
         Kind::Tests | Kind::Preparation => {}
     }
-    Ok(count)
+    Ok(Ran {
+        count,
+        failures: failures.finish(&step.name, count.failed),
+    })
 }
 
 #[cfg(test)]
@@ -145,7 +161,9 @@ mod tests {
     #[test]
     fn test_binaries_are_counted_together() {
         let line = "test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out";
-        let count = run_step(&shell(&format!("echo '{line}'; echo '{line}'")), &|_| ()).unwrap();
+        let count = run_step(&shell(&format!("echo '{line}'; echo '{line}'")), &|_| ())
+            .unwrap()
+            .count;
         assert_eq!(
             count,
             Count {
@@ -159,7 +177,7 @@ mod tests {
     #[test]
     fn a_crash_is_a_failed_test() {
         assert_eq!(
-            run_step(&shell("exit 3"), &|_| ()).unwrap(),
+            run_step(&shell("exit 3"), &|_| ()).unwrap().count,
             Count {
                 failed: 1,
                 ..Count::default()
@@ -169,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_preparation_is_no_test_unless_it_fails() {
-        let count = |command| run_step(&Step::build([command]), &|_| ()).unwrap();
+        let count = |command| run_step(&Step::build([command]), &|_| ()).unwrap().count;
         assert_eq!(count("true"), Count::default());
         assert_eq!(
             count("false"),
@@ -184,7 +202,7 @@ mod tests {
     fn a_check_is_one_test() {
         let step = Step::check("true", ["true"]);
         assert_eq!(
-            run_step(&step, &|_| ()).unwrap(),
+            run_step(&step, &|_| ()).unwrap().count,
             Count {
                 passed: 1,
                 ..Count::default()

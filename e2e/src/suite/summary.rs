@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use super::{Count, Expected, Tier};
+use super::{Count, Expected, Failure, Ran, Tier};
 
 /// What every tier came to.
 #[derive(Debug, Default)]
 pub struct Summary {
     tiers: BTreeMap<Tier, (Count, Duration)>,
+    failures: Vec<(Tier, Failure)>,
     left_out: BTreeMap<Tier, String>,
     expected: Expected,
 }
@@ -28,6 +29,14 @@ impl Summary {
         let (total, time) = self.tiers.entry(tier).or_default();
         *total += count;
         *time += took;
+    }
+
+    /// Adds one command of `tier` with the tests that failed in it.
+    pub fn add_ran(&mut self, tier: Tier, ran: Ran, took: Duration) {
+        self.add(tier, ran.count, took);
+        let failures = ran.failures.into_iter();
+        self.failures
+            .extend(failures.map(|failure| (tier, failure)));
     }
 
     /// Leaves a whole tier out: its expected tests count as skipped.
@@ -101,6 +110,9 @@ impl fmt::Display for Summary {
                 "{tier:<9} {passed:>7} {failed:>7} {skipped:>8} {expected:>9} {seconds:>9}"
             )?;
         }
+        for (tier, failure) in &self.failures {
+            writeln!(f, "failed: {tier}: {failure}")?;
+        }
         for (tier, why) in &self.left_out {
             writeln!(f, "left out: {tier}: {why}")?;
         }
@@ -138,6 +150,25 @@ mod tests {
         assert!(!summary.held());
         summary.add(Tier::Unit, passed(1), Duration::ZERO);
         assert!(summary.held());
+    }
+
+    #[test]
+    fn what_failed_is_told_again_at_the_end() {
+        let mut summary = Summary::default();
+        let failure = Failure {
+            test: "it_rains".into(),
+            said: vec!["wet".into()],
+        };
+        let ran = Ran {
+            count: Count::one(false),
+            failures: vec![failure],
+        };
+        summary.add_ran(Tier::Stories, ran, Duration::ZERO);
+        let text = summary.to_string();
+        assert!(
+            text.contains("\nfailed: stories: it_rains\n    wet\n"),
+            "{text}"
+        );
     }
 
     #[test]

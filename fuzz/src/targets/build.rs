@@ -57,7 +57,7 @@ fn image(left: &handoff::Image, closure: &Closure) {
         entry_point: left.entry_point.as_deref(),
         has_bin: left.has_bin,
         asked: &asked,
-        commit_time: Default::default(),
+        commit_time: jiff::Timestamp::default(),
     });
     let Ok(image) = image else {
         return;

@@ -30,7 +30,7 @@ pub(crate) fn run(data: &[u8]) {
             closure: &closure,
             max_layers: LAYERS,
             created: Created::Epoch,
-            commit_time: Default::default(),
+            commit_time: jiff::Timestamp::default(),
             base: None,
         },
     );

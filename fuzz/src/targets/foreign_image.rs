@@ -1,5 +1,6 @@
 //! What a build may leave in place of a package: an image of another tool, known by its content.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
@@ -127,10 +128,10 @@ fn replaced(document: &[u8], from: &str, to: &str) -> Vec<u8> {
 fn look(built: &Built) {
     let wanted = Wanted {
         platform: "linux/amd64".parse().expect("a platform"),
-        labels: Default::default(),
-        annotations: Default::default(),
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
         created: None,
-        now: Default::default(),
+        now: jiff::Timestamp::default(),
     };
     let found = detect::image_in(&built.store, &built.closure, &built.output, &wanted);
     let Ok(Some(image)) = found else {

@@ -96,7 +96,10 @@ fn collect<'v>(
         }
         Value::Object(map) => {
             for (key, item) in map {
-                names.push_str(&format!("{key} {key:?} {} ", key.to_ascii_lowercase()));
+                for name in [key, &format!("{key:?}"), &key.to_ascii_lowercase()] {
+                    names.push_str(name);
+                    names.push(' ');
+                }
                 let key = key.as_str();
                 let is_secret = is_secret
                     || matches!(key, "auth" | "password" | "identitytoken" | "registrytoken");
