@@ -233,6 +233,12 @@ impl FakeRegistry {
         digest
     }
 
+    /// Stores other bytes under a digest, as a disk that rots does.
+    pub fn spoil_blob(&self, repository: &str, digest: Digest, bytes: impl Into<Bytes>) {
+        let key = (repository.to_owned(), digest);
+        self.lock().blobs.insert(key, bytes.into());
+    }
+
     /// Removes a blob, as a garbage collection does.
     pub fn remove_blob(&self, repository: &str, digest: &Digest) {
         self.lock().blobs.remove(&(repository.to_owned(), *digest));

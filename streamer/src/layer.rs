@@ -24,6 +24,7 @@ use std::io::{self, Write};
 use firn_oci::tar::{Format, TarError};
 use firn_oci::{Digest, Metadata, TarWriter};
 
+pub(crate) use blob::{CopyError, copy_uncompressed, copy_verbatim};
 pub use blob::{Streams, write_tar, write_verbatim};
 
 use crate::closure::Closure;

@@ -5,6 +5,7 @@
 //! code that the same failure has in a pod.
 
 pub mod arguments;
+mod base_layer;
 mod explain;
 mod inspect;
 mod load;
@@ -25,7 +26,7 @@ use crate::stop::Stop;
 use crate::target::{PUSH_PATIENCE, Target};
 pub use arguments::{InspectArguments, LoadArguments, PlanArguments, PushArguments};
 use registry::Client;
-use source::Registries;
+use source::BaseRegistries;
 
 /// Exit code of a command line that cannot be used, as shells and clap have it.
 const USAGE: u8 = 2;
@@ -103,6 +104,7 @@ async fn push(arguments: PushArguments, stop: &Stop) -> Result<()> {
         input,
         image,
         registry,
+        base,
         to,
         tag,
         previous,
@@ -118,8 +120,12 @@ async fn push(arguments: PushArguments, stop: &Stop) -> Result<()> {
     }));
     let tags: Vec<firn_oci::Tag> = tags.collect::<Result<_>>()?;
     let previous = client.previous(&previous)?;
-    let registries = Registries::Open(&registry, Some(&reference.host));
-    let source = source::read(&input, &image, registries).await?;
+    let bases = BaseRegistries {
+        access: &registry.access,
+        base: &base,
+        named: Some((&reference.host, registry.plain_http)),
+    };
+    let source = source::read(&input, &image, bases).await?;
     let target = Target::of(client.registry, client.repository, tags.clone());
     let watch = Arc::new(progress::Bars::new(source.sizes(), output.progress()));
     let transfer = Transfer {

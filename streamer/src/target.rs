@@ -205,7 +205,7 @@ pub fn failure(error: &Error) -> Failure {
         Reason::RegistryRateLimited
     } else if error.is_tag_immutable() {
         Reason::TagImmutable
-    } else if error.is_unavailable() {
+    } else if error.is_unavailable() || error.is_damaged() {
         Reason::RegistryUnavailable
     } else if matches!(error, Error::Refused(_)) {
         Reason::ManifestRejected

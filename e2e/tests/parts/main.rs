@@ -12,3 +12,14 @@ mod packages;
 mod registries;
 #[cfg(test)]
 mod ssh;
+
+/// A program of another package, which `cargo test --workspace` makes beside this package's.
+fn program(name: &str) -> std::path::PathBuf {
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_firn-images")).with_file_name(name);
+    assert!(
+        program.exists(),
+        "{} is not there: make it by cargo test --workspace --no-run",
+        program.display()
+    );
+    program
+}

@@ -3,6 +3,7 @@
 //! was pushed is read back by crane and skopeo.
 
 mod front;
+mod load;
 mod server;
 mod tokens;
 
@@ -128,6 +129,9 @@ async fn everything_works(server: &Server) -> Result<()> {
     }
 
     reads_back(&registry, &app, &zstd).await?;
+    for base in [&gzip, &zstd] {
+        load::an_image_upon(server, &app, base)?;
+    }
     copies(make, &registry, &app, &other, &gzip).await?;
     server.crane_validates("team/other:copy")?;
     publishes_an_index(&registry, &app, &zstd).await?;

@@ -266,6 +266,14 @@ impl Error {
         matches!(self, Self::NoSuchPlatform { .. } | Self::Malformed { .. })
     }
 
+    /// What came is not what its digest and size say.
+    pub fn is_damaged(&self) -> bool {
+        matches!(
+            self,
+            Self::DigestMismatch { .. } | Self::SizeMismatch { .. }
+        )
+    }
+
     /// The repository, blob or manifest does not exist, or is not shown to us.
     pub fn is_not_found(&self) -> bool {
         self.status() == Some(404)

@@ -80,47 +80,81 @@ pub fn write_verbatim<W: Write>(
         Form::Tar => (Encoding::Plain, None),
     };
     with_bytes(store, streams, closure, blob, |bytes| {
-        let mut tee = Tee {
-            bytes,
-            copy: Digesting::new(sink),
-            failed: None,
-        };
-        let inside = uncompressed(encoding, &mut tee);
-        if let Some(error) = tee.failed.take() {
-            return Err(LayerError::sink(error));
-        }
-        let (diff_id, uncompressed_size) = inside.map_err(|error| unreadable(blob, error))?;
-        let (digest, size, sink) = tee.copy.finish();
+        let copied = copy_verbatim(encoding, bytes, sink).map_err(|error| match error {
+            CopyError::Read(error) => unreadable(blob, error),
+            CopyError::Write(error) => LayerError::sink(error),
+        });
+        let (layer, sink) = copied?;
         if let Some(declared) = declared {
-            compare(blob, "digest", &declared, &digest)?;
+            compare(blob, "digest", &declared, &layer.descriptor.digest)?;
         }
-        compare(blob, "diffID", &blob.diff_id, &diff_id)?;
-        let layer = Layer {
-            diff_id,
-            uncompressed_size,
-            descriptor: Descriptor::new(encoding.layer_media_type(), digest, size),
-        };
+        compare(blob, "diffID", &blob.diff_id, &layer.diff_id)?;
         Ok((layer, sink))
     })
 }
 
-/// The diffID and size of what `bytes` are compressed. All of `bytes` is read.
-fn uncompressed<R: Read>(encoding: Encoding, bytes: &mut R) -> io::Result<(Digest, u64)> {
-    let mut decoder = Decoder::new(encoding, bytes)?;
-    let mut digesting = Digesting::new(io::sink());
+/// Which end of a copy failed.
+#[derive(Debug)]
+pub(crate) enum CopyError {
+    /// The bytes cannot be read, or are not compressed as was said.
+    Read(io::Error),
+    /// The copy cannot be written.
+    Write(io::Error),
+}
+
+/// Writes `bytes`, all of them, into `sink` as they are. What they are is seen in the same pass.
+pub(crate) fn copy_verbatim<W: Write>(
+    encoding: Encoding,
+    bytes: &mut dyn Read,
+    sink: W,
+) -> Result<(Layer, W), CopyError> {
+    let mut tee = Tee {
+        bytes,
+        copy: Digesting::new(sink),
+        failed: None,
+    };
+    let inside = copy_uncompressed(encoding, &mut tee, io::sink());
+    if let Some(error) = tee.failed.take() {
+        return Err(CopyError::Write(error));
+    }
+    let (inside, _) = inside?;
+    let (digest, size, sink) = tee.copy.finish();
+    let layer = Layer {
+        descriptor: Descriptor::new(encoding.layer_media_type(), digest, size),
+        ..inside
+    };
+    Ok((layer, sink))
+}
+
+/// Writes what `bytes` are compressed into `sink`. All of `bytes` is read.
+pub(crate) fn copy_uncompressed<R: Read, W: Write>(
+    encoding: Encoding,
+    bytes: &mut R,
+    sink: W,
+) -> Result<(Layer, W), CopyError> {
+    let mut decoder = Decoder::new(encoding, bytes).map_err(CopyError::Read)?;
+    let mut digesting = Digesting::new(sink);
     let mut buffer = vec![0; BUFFER];
     loop {
-        let got = read(&mut decoder, &mut buffer)?;
+        let got = read(&mut decoder, &mut buffer).map_err(CopyError::Read)?;
         if got.is_empty() {
             break;
         }
-        digesting.write_all(got)?;
+        digesting.write_all(got).map_err(CopyError::Write)?;
     }
     // What follows the end of a compressed stream is part of the blob too.
     let mut rest = decoder.into_inner();
-    while !read(&mut rest, &mut buffer)?.is_empty() {}
-    let (digest, size, _) = digesting.finish();
-    Ok((digest, size))
+    while !read(&mut rest, &mut buffer)
+        .map_err(CopyError::Read)?
+        .is_empty()
+    {}
+    let (diff_id, size, sink) = digesting.finish();
+    let layer = Layer {
+        diff_id,
+        uncompressed_size: size,
+        descriptor: Descriptor::new(Encoding::Plain.layer_media_type(), diff_id, size),
+    };
+    Ok((layer, sink))
 }
 
 /// Calls `use_bytes` with the bytes of `blob`, neither more nor less.

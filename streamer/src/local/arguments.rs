@@ -64,6 +64,14 @@ pub struct RegistryArguments {
     /// Use http instead of https.
     #[arg(long)]
     pub plain_http: bool,
+    /// Who is trusted, and with whose login.
+    #[command(flatten)]
+    pub access: AccessArguments,
+}
+
+/// Who is trusted, and with whose login.
+#[derive(Debug, Clone, Default, Args)]
+pub struct AccessArguments {
     /// Certificates to trust besides the system's (PEM); may be given again.
     #[arg(long = "ca", value_name = "FILE")]
     pub ca: Vec<PathBuf>,
@@ -71,6 +79,14 @@ pub struct RegistryArguments {
     /// `~/.docker`, podman's.
     #[arg(long, value_name = "FILE")]
     pub auth_file: Option<PathBuf>,
+}
+
+/// How to reach the registry of a base image. The one that the command names is reached as that.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct BaseArguments {
+    /// Use http instead of https for the registry of a base image.
+    #[arg(long)]
+    pub base_plain_http: bool,
 }
 
 /// What is told, and how.
@@ -103,6 +119,9 @@ pub struct PushArguments {
     /// How to get there.
     #[command(flatten)]
     pub registry: RegistryArguments,
+    /// How to get to a base image.
+    #[command(flatten)]
+    pub base: BaseArguments,
     /// Where the image goes: registry, repository, perhaps a tag.
     #[arg(long, value_name = "REGISTRY/REPOSITORY[:TAG]")]
     pub to: Option<String>,
@@ -137,6 +156,9 @@ pub struct PlanArguments {
     /// How to get to the previous image.
     #[command(flatten)]
     pub registry: RegistryArguments,
+    /// How to get to a base image.
+    #[command(flatten)]
+    pub base: BaseArguments,
     /// An image pushed before, by its digest: what would have to be pushed after it?
     #[arg(long, value_name = "REGISTRY/REPOSITORY@DIGEST")]
     pub previous: Option<String>,
@@ -168,6 +190,12 @@ pub struct LoadArguments {
     /// How.
     #[command(flatten)]
     pub image: ImageArguments,
+    /// Who is trusted, and with whose login, where a base image is in a registry.
+    #[command(flatten)]
+    pub access: AccessArguments,
+    /// How to get to a base image.
+    #[command(flatten)]
+    pub base: BaseArguments,
     /// `docker-archive:FILE` (for `docker load` and `podman load`), `oci:DIR`, or `containerd`, which
     /// runs `ctr`. A FILE of `-` is standard output.
     #[arg(long, value_name = "WHERE")]

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::arguments::PlanArguments;
 use super::registry::Client;
-use super::source::{self, Registries, Source};
+use super::source::{self, BaseRegistries, Source};
 use super::{Result, tell, unusable, usage};
 use crate::recipe::{Key, Known};
 use crate::target::failure;
@@ -80,8 +80,14 @@ pub(super) async fn plan(arguments: PlanArguments) -> Result<()> {
         .as_deref()
         .and_then(|text| text.parse().ok());
     let host = host.map(|previous: Reference| previous.host);
-    let registries = Registries::Open(&arguments.registry, host.as_ref());
-    let source = source::read(&arguments.input, &arguments.image, registries).await?;
+    let bases = BaseRegistries {
+        access: &arguments.registry.access,
+        base: &arguments.base,
+        named: host
+            .as_ref()
+            .map(|host| (host, arguments.registry.plain_http)),
+    };
+    let source = source::read(&arguments.input, &arguments.image, bases).await?;
     let previous = match &arguments.previous {
         Some(text) => Some(previous(text, &arguments).await?),
         None => None,

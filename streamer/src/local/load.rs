@@ -2,6 +2,7 @@
 //!
 //! A docker-archive holds uncompressed layers, whose sizes stand before them: each layer is made
 //! once to measure it and once to write it. That needs no disk, and gives the same bytes twice.
+//! Those of a base image are read from its registry, twice too; once for a layout.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,27 +14,37 @@ use std::thread;
 
 use firn_crd::exit::Reason;
 use firn_oci::layout::named;
+use firn_oci::tar::TarError;
 use firn_oci::{Compression, Compressors, Layer, Layout, Metadata, Reference, TarWriter};
 use serde::Serialize;
+use tokio::runtime::Handle;
 
 use super::arguments::LoadArguments;
+use super::base_layer::{BaseLayer, Form};
 use super::progress::Bars;
-use super::source::{self, Registries, Source};
+use super::source::{self, BaseRegistries, Source};
 use super::{Result, Trouble, tell, unusable, usage};
 use crate::failure::{Failure, chain};
+use crate::input::Contents;
 use crate::maker::{Maker, unwritable};
 use crate::push::documents;
 use crate::watch::Watch;
 
 /// Does `load`.
 pub(super) async fn load(arguments: LoadArguments) -> Result<()> {
-    let source = source::read(&arguments.input, &arguments.image, Registries::None).await?;
+    let bases = BaseRegistries {
+        access: &arguments.access,
+        base: &arguments.base,
+        named: None,
+    };
+    let source = source::read(&arguments.input, &arguments.image, bases).await?;
     let bars = Arc::new(Bars::new(source.sizes(), arguments.output.progress()));
     let making = Making {
         source,
         name: arguments.name.clone(),
         pool: Compressors::on_all_cores().map_err(|error| Failure::internal(&error))?,
         watch: Arc::clone(&bars) as _,
+        runtime: Handle::current(),
     };
     let into = arguments.into.clone();
     // Everything from here on reads, compresses and writes.
@@ -67,6 +78,23 @@ struct Making {
     name: String,
     pool: Compressors,
     watch: Arc<dyn Watch>,
+    /// What registries are read on.
+    runtime: Handle,
+}
+
+/// What makes a layer.
+enum Origin {
+    Store(Maker),
+    Registry(BaseLayer),
+}
+
+impl Origin {
+    fn write<W: Write>(&self, sink: W) -> crate::failure::Result<(Layer, W)> {
+        match self {
+            Self::Store(maker) => maker.write(sink).map_err(|error| unwritable(&error)),
+            Self::Registry(layer) => layer.write(sink),
+        }
+    }
 }
 
 /// An entry of a docker-archive's `manifest.json`.
@@ -110,7 +138,8 @@ impl Making {
         let mut layers = Vec::new();
         for index in 0..self.source.image.layers.len() {
             let blob = layout.begin_blob().map_err(failed)?;
-            let (layer, blob) = self.make(index, self.source.compression, blob)?;
+            let origin = self.origin(index, self.source.compression, Form::Verbatim)?;
+            let (layer, blob) = origin.write(blob)?;
             layout
                 .commit(blob, &layer.descriptor.digest)
                 .map_err(failed)?;
@@ -141,17 +170,21 @@ impl Making {
             None => Err(usage("--into containerd: ctr has no standard input")),
         };
         let status = ctr.wait().map_err(|error| Failure::internal(&error))?;
-        if !status.success() {
-            return Err(usage(format!("--into containerd: ctr ended with {status}")));
+        match loaded {
+            // An archive that cannot be written is what a ctr that ended looks like from here.
+            Err(Trouble::Failed(failure)) if failure.reason() != Reason::InternalError => {
+                Err(failure.into())
+            }
+            loaded if status.success() => loaded,
+            _ => Err(usage(format!("--into containerd: ctr ended with {status}"))),
         }
-        loaded
     }
 
     /// Writes a docker-archive. Its names are sorted, so that its bytes are always the same.
     fn archive<W: Write>(&self, sink: W) -> Result<Loaded> {
         let mut layers = Vec::new();
         for index in 0..self.source.image.layers.len() {
-            let (layer, _) = self.make(index, Compression::NONE, io::sink())?;
+            let (layer, _) = self.uncompressed(index)?.write(io::sink())?;
             layers.push(layer);
         }
         let (config, _) = documents(&self.source.image, layers.iter());
@@ -187,8 +220,19 @@ impl Making {
                     .file(name, metadata, bytes.len() as u64, *bytes)
                     .map_err(failed)?,
                 Member::Layer(index, size) => {
-                    let contents = self.reader(*index)?;
-                    tar.file(name, metadata, *size, contents).map_err(failed)?;
+                    let (contents, writer) = self.reader(*index)?;
+                    let added = tar.file(name, metadata, *size, contents);
+                    let written = writer.join();
+                    match (added, written) {
+                        (Ok(()), Ok(Ok(()))) => {}
+                        (Err(TarError::Write(error)), _) => {
+                            return Err(failed(TarError::Write(error)));
+                        }
+                        // It is other than when it was measured, and who wrote it says why.
+                        (_, Ok(Err(failure))) => return Err(failure.into()),
+                        (Err(error), _) => return Err(failed(error)),
+                        (Ok(()), Err(_)) => return Err(usage("a layer could not be written")),
+                    }
                 }
             }
         }
@@ -200,21 +244,27 @@ impl Making {
         })
     }
 
-    fn make<W: Write>(
-        &self,
-        index: usize,
-        compression: Compression,
-        sink: W,
-    ) -> Result<(Layer, W)> {
-        let maker = self.maker(index, compression)?;
-        let made = maker.write(sink);
-        made.map_err(|error| Trouble::Failed(unwritable(&error)))
+    /// A layer as a docker-archive has it.
+    fn uncompressed(&self, index: usize) -> Result<Origin> {
+        self.origin(index, Compression::NONE, Form::Uncompressed)
     }
 
-    fn maker(&self, index: usize, compression: Compression) -> Result<Maker> {
+    /// `compression` is that of layers which are made here, `form` that of layers which are not.
+    fn origin(&self, index: usize, compression: Compression, form: Form) -> Result<Origin> {
         let layer = self.source.image.layers.get(index);
         let layer = layer.ok_or_else(|| usage("the image changed while it was made"))?;
-        Ok(Maker {
+        let watch = Arc::clone(&self.watch);
+        if let (Contents::Remote(remote), Some(source)) = (&layer.contents, &self.source.base) {
+            return Ok(Origin::Registry(BaseLayer {
+                source: source.clone(),
+                remote: (**remote).clone(),
+                form,
+                runtime: self.runtime.clone(),
+                index,
+                watch,
+            }));
+        }
+        Ok(Origin::Store(Maker {
             store: self.source.store.clone(),
             closure: Arc::clone(&self.source.closure),
             contents: layer.contents.clone(),
@@ -222,20 +272,19 @@ impl Making {
             compression,
             pool: self.pool.clone(),
             index,
-            watch: Arc::clone(&self.watch),
-        })
+            watch,
+        }))
     }
 
     /// The uncompressed archive of a layer, to be read: another thread writes it. If that fails the
     /// reader ends early, which the tar writer notices.
-    fn reader(&self, index: usize) -> Result<impl Read> {
-        let maker = self.maker(index, Compression::NONE)?;
+    fn reader(&self, index: usize) -> Result<(impl Read, Writer)> {
+        let origin = self.uncompressed(index)?;
         let (reader, writer) = io::pipe().map_err(|error| Failure::internal(&error))?;
-        thread::spawn(move || {
-            if let Err(error) = maker.write(writer) {
-                tracing::error!("{}", chain(&error));
-            }
-        });
-        Ok(reader)
+        let writer = thread::spawn(move || origin.write(writer).map(drop));
+        Ok((reader, writer))
     }
 }
+
+/// The thread that writes a layer.
+type Writer = thread::JoinHandle<crate::failure::Result<()>>;

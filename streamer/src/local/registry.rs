@@ -9,7 +9,7 @@ use firn_crd::exit::Reason;
 use firn_oci::registry::{Credentials, Limits, Registry, RegistrySettings};
 use firn_oci::{Digest, Reference, Repository};
 
-use super::arguments::RegistryArguments;
+use super::arguments::{AccessArguments, RegistryArguments};
 use super::{Result, unusable, usage};
 use crate::failure::{Failure, chain};
 use crate::push::Previous;
@@ -28,13 +28,14 @@ impl Client {
         reference: &Reference,
         patience: Duration,
     ) -> Result<Self> {
-        let pem = arguments.ca.iter().map(|file| {
+        let access = &arguments.access;
+        let pem = access.ca.iter().map(|file| {
             fs::read(file).map_err(|error| usage(format!("--ca {}: {error}", file.display())))
         });
         let settings = RegistrySettings {
             plain_http: arguments.plain_http,
             extra_ca_pem: pem.collect::<Result<_>>()?,
-            credentials: credentials(arguments)?,
+            credentials: credentials(access)?,
             limits: Limits {
                 retry_budget: patience,
                 ..Limits::default()
@@ -83,7 +84,7 @@ impl Client {
     }
 }
 
-fn credentials(arguments: &RegistryArguments) -> Result<Credentials> {
+fn credentials(arguments: &AccessArguments) -> Result<Credentials> {
     let unreadable = |file: &PathBuf, what: String| {
         Failure::new(
             Reason::PushAuthFailed,

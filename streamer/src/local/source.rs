@@ -11,7 +11,9 @@ use firn_crd::run::ImageSpec;
 use firn_oci::{Compression, Platform, Reference, RegistryHost};
 use jiff::Timestamp;
 
-use super::arguments::{ImageArguments, InputArguments, RegistryArguments};
+use super::arguments::{
+    AccessArguments, BaseArguments, ImageArguments, InputArguments, RegistryArguments,
+};
 use super::nix::{self, Made};
 use super::registry::Client;
 use super::{Result, Trouble, unusable, usage};
@@ -46,26 +48,24 @@ pub(super) struct Source {
     pub(super) base: Option<BaseSource>,
 }
 
-/// The registries that a base image may be read from.
+/// How the registry of a base image is reached.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Registries<'a> {
-    /// Those that these arguments open; without TLS only the one that is named besides.
-    Open(&'a RegistryArguments, Option<&'a RegistryHost>),
-    /// None: layers are made on this machine.
-    None,
+pub(super) struct BaseRegistries<'a> {
+    /// Who is trusted, and with whose login.
+    pub(super) access: &'a AccessArguments,
+    /// The rest.
+    pub(super) base: &'a BaseArguments,
+    /// The registry that the command names besides, and whether it is one without TLS: a base
+    /// image in it is reached in the same way.
+    pub(super) named: Option<(&'a RegistryHost, bool)>,
 }
 
-impl Registries<'_> {
+impl BaseRegistries<'_> {
     fn source(self, reference: &Reference) -> crate::failure::Result<BaseSource> {
-        let Self::Open(arguments, named) = self else {
-            return Err(Failure::new(
-                Reason::ImageInvalid,
-                "the layers of a base image in a registry are copied from there to another: push the image, or name a base image in the store by `base.path`",
-            ));
-        };
+        let named = self.named.filter(|(host, _)| **host == reference.host);
         let arguments = RegistryArguments {
-            plain_http: arguments.plain_http && named == Some(&reference.host),
-            ..arguments.clone()
+            plain_http: named.map_or(self.base.base_plain_http, |(_, plain_http)| plain_http),
+            access: self.access.clone(),
         };
         let client =
             Client::new(&arguments, reference, PUSH_PATIENCE).map_err(|trouble| match trouble {
@@ -93,7 +93,7 @@ impl Source {
 pub(super) async fn read(
     input: &InputArguments,
     wanted: &ImageArguments,
-    registries: Registries<'_>,
+    bases: BaseRegistries<'_>,
 ) -> Result<Source> {
     let asked_for = compression::encoder(wanted.compression.into(), wanted.level)
         .map_err(|error| unusable("--level", &error))?;
@@ -125,7 +125,7 @@ pub(super) async fn read(
     let (described, base) = match &made {
         Made::Described(document, _) => {
             let result = describe::Built::Described(document);
-            described(result, &closure, store, wanted, registries).await?
+            described(result, &closure, store, wanted, bases).await?
         }
         Made::Path(out_path, main_program) => {
             if let Some(image) = foreign(out_path, &closure, store, wanted)? {
@@ -137,7 +137,7 @@ pub(super) async fn read(
                     main_program: main_program.cloned(),
                     ..wanted.clone()
                 };
-                package(out_path, &closure, store, &wanted, registries).await?
+                package(out_path, &closure, store, &wanted, bases).await?
             }
         }
     };
@@ -184,7 +184,7 @@ async fn package(
     closure: &Arc<Closure>,
     store: &Path,
     wanted: &ImageArguments,
-    registries: Registries<'_>,
+    bases: BaseRegistries<'_>,
 ) -> Result<(Described, Option<BaseSource>)> {
     let entry_point = entry_point(out_path, store, wanted)?;
     if let Some(note) = &entry_point.note {
@@ -195,7 +195,7 @@ async fn package(
         entry_point: entry_point.program.as_deref(),
         has_bin: entry_point.has_bin,
     };
-    described(result, closure, store, wanted, registries).await
+    described(result, closure, store, wanted, bases).await
 }
 
 async fn described(
@@ -203,7 +203,7 @@ async fn described(
     closure: &Arc<Closure>,
     store: &Path,
     wanted: &ImageArguments,
-    registries: Registries<'_>,
+    bases: BaseRegistries<'_>,
 ) -> Result<(Described, Option<BaseSource>)> {
     let platform = platform(wanted)?;
     let document = describe::read(store, closure, result)?;
@@ -215,7 +215,7 @@ async fn described(
     let base = match document.as_ref().and_then(Document::base) {
         Some(named) => Some(
             places
-                .find(named, |reference| registries.source(reference))
+                .find(named, |reference| bases.source(reference))
                 .await?,
         ),
         None => None,

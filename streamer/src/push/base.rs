@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use firn_crd::exit::Reason;
 use firn_crd::pod;
+use firn_oci::decompress::Encoding;
 use firn_oci::registry::{
     Credentials, Error, Limits, ManifestName, Registry, RegistrySettings, ResolvedImage,
 };
-use firn_oci::{Descriptor, History, ImageConfig, Platform, Reference, media_type};
+use firn_oci::{Descriptor, History, ImageConfig, Platform, Reference};
 use jiff::Timestamp;
 
 use crate::ca;
@@ -23,9 +24,6 @@ use crate::input::{self, Contents, Layer, Remote, detect};
 use crate::settings::Settings;
 use crate::store_path::StorePath;
 use crate::target::{PUSH_PATIENCE, Target, failure};
-
-/// Docker's layer, not compressed.
-const DOCKER_LAYER_TAR: &str = "application/vnd.docker.image.rootfs.diff.tar";
 
 /// A base image, and where its layers are to be had.
 #[derive(Debug)]
@@ -76,7 +74,7 @@ impl BaseLogin {
     }
 
     /// What it means that the base image cannot be read.
-    pub(super) fn failure(self, name: &str, error: &Error) -> Failure {
+    pub(crate) fn failure(self, name: &str, error: &Error) -> Failure {
         if error.is_auth() {
             // A Secret may be put right without a new spec: it is tried again.
             let reason = match self {
@@ -88,6 +86,12 @@ impl BaseLogin {
                 format!("base image {name}: {}: {}", chain(error), self.remedy()),
             );
         }
+        if error.is_not_found() {
+            return invalid(&format!(
+                "{name} is not whole: {}: name another one, or have it pushed there again",
+                chain(error)
+            ));
+        }
         if error.is_unsuitable() {
             return invalid(&format!("{name}: {}", chain(error)));
         }
@@ -95,7 +99,7 @@ impl BaseLogin {
     }
 }
 
-fn invalid(what: &str) -> Failure {
+pub(crate) fn invalid(what: &str) -> Failure {
     Failure::new(Reason::ImageInvalid, format!("base image {what}"))
 }
 
@@ -325,19 +329,12 @@ fn of(reference: &Reference, found: &ResolvedImage) -> std::result::Result<BaseI
 
 /// The same blob, with OCI's name for its type.
 fn translated(descriptor: &Descriptor) -> std::result::Result<Descriptor, String> {
-    let media_type = match descriptor.media_type.as_str() {
-        media_type::LAYER_TAR | DOCKER_LAYER_TAR => media_type::LAYER_TAR,
-        media_type::LAYER_GZIP | media_type::DOCKER_LAYER_GZIP => media_type::LAYER_GZIP,
-        media_type::LAYER_ZSTD => media_type::LAYER_ZSTD,
-        other => {
-            let shown: String = other.chars().take(100).collect();
-            return Err(format!(
-                "has a layer of type {shown:?}, which cannot be copied"
-            ));
-        }
-    };
+    let encoding = Encoding::of_layer(&descriptor.media_type).ok_or_else(|| {
+        let shown: String = descriptor.media_type.chars().take(100).collect();
+        format!("has a layer of type {shown:?}, which cannot be copied")
+    })?;
     Ok(Descriptor::new(
-        media_type,
+        encoding.layer_media_type(),
         descriptor.digest,
         descriptor.size,
     ))
@@ -366,6 +363,8 @@ fn histories(history: &[History], layers: usize) -> Vec<Vec<History>> {
 
 #[cfg(test)]
 mod tests {
+    use firn_oci::media_type;
+
     use super::*;
 
     fn step(comment: &str, empty_layer: bool) -> History {

@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 
 use crate::made::{Package, noise, store_path};
 
+mod bases;
+
 struct Laptop {
     dir: tempfile::TempDir,
     registry: FakeRegistry,
@@ -57,6 +59,36 @@ impl Laptop {
         fs::write(self.dir.path().join("closure.json"), json).unwrap();
     }
 
+    /// A description of an image of the last package, as a store path.
+    fn describe(&self, document: &Value) -> StorePath {
+        let document = document.to_string();
+        let described = StorePath::of_base_name(&format!("{}-image.json", "0".repeat(32))).unwrap();
+        let file = self.dir.path().join("store").join(described.base_name());
+        fs::write(file, &document).unwrap();
+        let mut nar = NarHasher::new();
+        nar.begin_file(None, false, document.len() as u64);
+        nar.write_all(document.as_bytes()).unwrap();
+        nar.end_file(document.len() as u64);
+        let (hash, size) = nar.finish();
+        let file = self.dir.path().join("closure.json");
+        let mut closure: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        let app = &self.packages.last().unwrap().path;
+        closure[described.to_string()] =
+            json!({ "narHash": hash.to_string(), "narSize": size, "references": [app] });
+        fs::write(&file, closure.to_string()).unwrap();
+        described
+    }
+
+    /// A shell script in the place of a program.
+    fn stand_in(&self, name: &str, script: &str) {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let bin = self.dir.path().join("bin");
+        fs::create_dir_all(&bin).unwrap();
+        fs::write(bin.join(name), format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
     fn change(&mut self) {
         let last = self.packages.last_mut().unwrap();
         last.path = store_path(11, 1);
@@ -81,6 +113,7 @@ impl Laptop {
             .arg(command)
             .args(rest)
             .env_clear()
+            .env("PATH", self.dir.path().join("bin"))
             .current_dir(&self.dir);
         if command != "inspect" {
             program
@@ -88,9 +121,11 @@ impl Laptop {
                 .args(["--store", "store", "--closure", "closure.json"])
                 .args(["--platform", "linux/amd64", "--max-layers", "10"]);
         }
-        if command != "load" {
-            program.arg("--plain-http");
-        }
+        program.arg(if command == "load" {
+            "--base-plain-http"
+        } else {
+            "--plain-http"
+        });
         tokio::task::spawn_blocking(move || program.output().unwrap())
             .await
             .unwrap()
@@ -139,8 +174,6 @@ async fn a_second_push_sends_nothing_and_another_repository_mounts() {
 /// A value of the flake, by a stand-in for Nix; its base image is read with the person's login.
 #[tokio::test]
 async fn a_description_that_is_a_value_is_pushed_and_built_upon_another_image() {
-    use std::os::unix::fs::PermissionsExt as _;
-
     let laptop = Laptop::new().await;
     let to = laptop.repository("team/base:v1");
     let base = laptop.json("push", &["--to", &to]).await;
@@ -162,11 +195,8 @@ async fn a_description_that_is_a_value_is_pushed_and_built_upon_another_image() 
     let built = json!([{ "drvPath": drv, "outputs": { "out": app } }]);
     fs::write(folder.join("eval"), answer.to_string()).unwrap();
     fs::write(folder.join("build"), built.to_string()).unwrap();
-    fs::create_dir(folder.join("bin")).unwrap();
-    let script =
-        "#!/bin/sh\n/bin/cat \"$([ \"$3\" = path-info ] && echo closure.json || echo $3)\"\n";
-    fs::write(folder.join("bin/nix"), script).unwrap();
-    fs::set_permissions(folder.join("bin/nix"), fs::Permissions::from_mode(0o755)).unwrap();
+    let script = r#"/bin/cat "$([ "$3" = path-info ] && echo closure.json || echo $3)""#;
+    laptop.stand_in("nix", script);
     let to = laptop.repository("team/app:v1");
     let mut program = Command::new(env!("CARGO_BIN_EXE_firn-streamer"));
     program
@@ -252,9 +282,15 @@ async fn an_archive_is_what_its_config_says() {
     }
     let archive = fs::read(laptop.dir.path().join("one.tar")).unwrap();
     assert!(archive == fs::read(laptop.dir.path().join("two.tar")).unwrap());
+    let (name, config, _) = archived(&archive);
+    assert_eq!(name, "web:v1");
+    assert!(config["config"]["Entrypoint"].is_array(), "{config}");
+}
 
+/// A docker-archive's name, its config, and its layers, whose digests the config has.
+fn archived(archive: &[u8]) -> (String, Value, Vec<Vec<u8>>) {
     let mut members = BTreeMap::new();
-    for entry in tar::Archive::new(archive.as_slice()).entries().unwrap() {
+    for entry in tar::Archive::new(archive).entries().unwrap() {
         let mut entry = entry.unwrap();
         let name = entry.path().unwrap().display().to_string();
         let mut bytes = Vec::new();
@@ -262,15 +298,20 @@ async fn an_archive_is_what_its_config_says() {
         members.insert(name, bytes);
     }
     let manifest: Value = serde_json::from_slice(&members["manifest.json"]).unwrap();
-    assert_eq!(manifest[0]["RepoTags"], json!(["web:v1"]));
     let config = &members[manifest[0]["Config"].as_str().unwrap()];
     let config: Value = serde_json::from_slice(config).unwrap();
     let layers = manifest[0]["Layers"].as_array().unwrap();
+    let layers: Vec<Vec<u8>> = layers
+        .iter()
+        .map(|name| members[name.as_str().unwrap()].clone())
+        .collect();
     let diff_ids: Vec<String> = layers
         .iter()
-        .map(|name| Digest::of(&members[name.as_str().unwrap()]).to_string())
+        .map(|layer| Digest::of(layer).to_string())
         .collect();
     assert_eq!(config["rootfs"]["diff_ids"], json!(diff_ids));
+    let name = manifest[0]["RepoTags"][0].as_str().unwrap().to_owned();
+    (name, config, layers)
 }
 
 #[tokio::test]
@@ -300,22 +341,9 @@ async fn a_layout_holds_the_image_that_a_push_would_make() {
 #[tokio::test]
 async fn a_description_says_how_its_layers_are_compressed() {
     let laptop = Laptop::new().await;
-    let app = laptop.packages.last().unwrap().path.clone();
-    let document = json!({ "firnImage": 1, "contents": [app], "compression": "Gzip" }).to_string();
-    let described = StorePath::of_base_name(&format!("{}-image.json", "0".repeat(32))).unwrap();
-    let store = laptop.dir.path().join("store");
-    fs::write(store.join(described.base_name()), &document).unwrap();
-    let mut nar = NarHasher::new();
-    nar.begin_file(None, false, document.len() as u64);
-    nar.write_all(document.as_bytes()).unwrap();
-    nar.end_file(document.len() as u64);
-    let (hash, size) = nar.finish();
-    let file = laptop.dir.path().join("closure.json");
-    let mut closure: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
-    closure[described.to_string()] =
-        json!({ "narHash": hash.to_string(), "narSize": size, "references": [app] });
-    fs::write(&file, closure.to_string()).unwrap();
-
+    let app = &laptop.packages.last().unwrap().path;
+    let document = json!({ "firnImage": 1, "contents": [app], "compression": "Gzip" });
+    let described = laptop.describe(&document);
     let to = laptop.repository("team/app:v1");
     let output = laptop
         .run_on(&described, "push", &["--to", &to, "--json"])

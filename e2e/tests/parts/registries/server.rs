@@ -173,44 +173,57 @@ impl Server {
         if self.tokens.is_some() {
             return self.skopeo_pulls(image);
         }
-        let login = json!({"auths": {&self.address: {
-            "username": services::REGISTRY_USER,
-            "password": services::REGISTRY_PASSWORD,
-        }}});
-        fs::write(self.folder.path().join("config.json"), login.to_string())?;
+        self.log_in()?;
         succeed(
             Command::new(self.programs.join("crane"))
                 .args(["validate", "--remote"])
                 .arg(format!("{}/{image}", self.address))
                 .env("DOCKER_CONFIG", self.folder.path())
-                .env("SSL_CERT_FILE", self.folder.path().join("ca/ca.crt")),
+                .env("SSL_CERT_FILE", self.ca()),
         )
+    }
+
+    /// Who vouches for it.
+    pub(super) fn ca(&self) -> PathBuf {
+        self.folder.path().join("ca/ca.crt")
+    }
+
+    /// Docker's file with a login for it.
+    pub(super) fn log_in(&self) -> Result<PathBuf> {
+        let login = json!({"auths": {&self.address: {
+            "username": services::REGISTRY_USER,
+            "password": services::REGISTRY_PASSWORD,
+        }}});
+        let file = self.folder.path().join("config.json");
+        fs::write(&file, login.to_string())?;
+        Ok(file)
     }
 
     /// Lets skopeo read a whole image and check every digest of it.
     pub(super) fn skopeo_pulls(&self, image: &str) -> Result<()> {
-        let (root, _) = peers::skopeo(&cache()?)?;
-        let to = tempfile::tempdir()?;
         let login = format!(
             "{}:{}",
             services::REGISTRY_USER,
             services::REGISTRY_PASSWORD
         );
-        succeed(
-            by_its_loader(&root, "skopeo")
-                .args([
-                    "--insecure-policy",
-                    "copy",
-                    "--quiet",
-                    "--src-creds",
-                    &login,
-                ])
-                .arg("--src-cert-dir")
-                .arg(self.folder.path().join("ca"))
-                .arg(format!("docker://{}/{image}", self.address))
-                .arg(format!("dir:{}", to.path().display())),
-        )
+        let ca = self.folder.path().join("ca");
+        skopeo_copies(&format!("docker://{}/{image}", self.address), |command| {
+            command.args(["--src-creds", &login]);
+            command.arg("--src-cert-dir").arg(ca);
+        })
     }
+}
+
+/// Lets skopeo read a whole image from wherever and check every digest of it.
+pub(super) fn skopeo_copies(image: &str, add: impl FnOnce(&mut Command)) -> Result<()> {
+    let (root, _) = peers::skopeo(&cache()?)?;
+    let to = tempfile::tempdir()?;
+    let mut command = by_its_loader(&root, "skopeo");
+    command.args(["--insecure-policy", "copy", "--quiet"]);
+    add(&mut command);
+    command.arg(image);
+    command.arg(format!("dir:{}", to.path().display()));
+    succeed(&mut command)
 }
 
 fn cache() -> Result<PathBuf> {
