@@ -151,7 +151,7 @@ mod registry_writer {
             Answer::Status(200, Vec::new(), lie.leak()),
         );
         let failure = pod.try_push().await.unwrap_err();
-        assert_eq!(failure.reason(), Reason::InternalError);
+        assert_eq!(failure.reason(), Reason::RegistryUnavailable);
         assert!(
             failure.0.message.contains("was changed"),
             "{}",
