@@ -145,6 +145,8 @@ fn put_output(fields: &mut Fields, output: &Output) {
         tag_policy: _,
         push_secret_ref: _,
         base_pull_secret_ref: _,
+        base_ca_config_map_ref: _,
+        base_plain_http_hosts: _,
         ca_config_map_ref: _,
         plain_http: _,
     } = output;

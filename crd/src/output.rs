@@ -55,6 +55,30 @@ pub struct Output {
     /// `pushSecretRef`, all others without a login.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base_pull_secret_ref: Option<SecretRef>,
+    /// PEM bundle trusted for the registries of base images besides the system's and the operator's.
+    /// For the registry of `repository` it is `caConfigMapRef`.
+    #[serde(
+        default,
+        rename = "baseCAConfigMapRef",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub base_ca_config_map_ref: Option<CaConfigMapRef>,
+    /// Registry hosts, with port, from which base images are read by http instead of https. Only
+    /// hosts the operator allows. For the registry of `repository` it is `plainHTTP`.
+    #[serde(
+        default,
+        rename = "basePlainHTTPHosts",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    #[schemars(
+        length(max = 8),
+        inner(
+            length(min = 1, max = 261),
+            regex(pattern = "^[a-z0-9.-]+(:[0-9]{1,5})?$")
+        )
+    )]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub base_plain_http_hosts: Vec<String>,
     /// PEM bundle trusted for this endpoint besides the system's and the operator's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_config_map_ref: Option<CaConfigMapRef>,
@@ -304,6 +328,8 @@ impl Output {
             tag_policy: TagPolicy::default(),
             push_secret_ref: None,
             base_pull_secret_ref: None,
+            base_ca_config_map_ref: None,
+            base_plain_http_hosts: Vec::new(),
             ca_config_map_ref: None,
             plain_http: false,
             platforms: amd64(),

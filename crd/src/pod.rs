@@ -35,6 +35,8 @@ pub const BASE_SECRET: &str = "/firn/secrets/base";
 pub const SOURCE_CA: &str = "/firn/ca/source";
 /// CA certificates for the registry: `ca.crt`. Check and push only.
 pub const PUSH_CA: &str = "/firn/ca/push";
+/// CA certificates for the registries of base images: `ca.crt`. Push only.
+pub const BASE_CA: &str = "/firn/ca/base";
 /// CA certificates for substituters: `ca.crt`. Fetch and build only.
 pub const SUBSTITUTER_CA: &str = "/firn/ca/substituters";
 /// CA certificates that the whole cluster trusts: `ca.crt`. Every container.

@@ -46,6 +46,13 @@ pub struct Output {
     /// `http` instead of `https`.
     #[serde(default, rename = "plainHTTP")]
     pub plain_http: bool,
+    /// Other registries that base images are read from by `http`.
+    #[serde(
+        default,
+        rename = "basePlainHTTPHosts",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub base_plain_http_hosts: Vec<String>,
 }
 
 /// What is to be done.

@@ -266,6 +266,16 @@ impl Error {
         matches!(self, Self::NoSuchPlatform { .. } | Self::Malformed { .. })
     }
 
+    /// Nobody that is trusted vouches for the registry.
+    pub fn is_untrusted(&self) -> bool {
+        matches!(self, Self::Unreachable { source, .. } if is_certificate(source))
+    }
+
+    /// The registry was asked by https and speaks http.
+    pub fn is_without_tls(&self) -> bool {
+        matches!(self, Self::Unreachable { source, .. } if is_plain(source))
+    }
+
     /// What came is not what its digest and size say.
     pub fn is_damaged(&self) -> bool {
         matches!(
@@ -307,7 +317,8 @@ impl Error {
     /// The same request may succeed later, without anybody's doing.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Unreachable { source, .. } => !is_certificate(source),
+            // What a server is does not change by itself.
+            Self::Unreachable { source, .. } => !is_certificate(source) && !is_plain(source),
             Self::TimedOut { .. } | Self::Truncated { .. } => true,
             _ => matches!(self.status(), Some(408 | 429 | 500 | 502 | 503 | 504)),
         }
@@ -369,7 +380,7 @@ impl Error {
         let source = source.without_url();
         let remedy = if is_certificate(&source) {
             "give the certificate of the authority that signed the registry's"
-        } else if has_cause(&source, "InvalidContentType") {
+        } else if is_plain(&source) {
             "it does not speak TLS: ask for plain HTTP, or check the port"
         } else {
             "check its name and port, that it runs, and proxies and network policies on the way"
@@ -419,6 +430,11 @@ fn is_immutable(refusal: &Refusal) -> bool {
 /// needless retry depend on them.
 fn is_certificate(error: &reqwest::Error) -> bool {
     has_cause(error, "certificate")
+}
+
+/// The answer to TLS was none of TLS.
+fn is_plain(error: &reqwest::Error) -> bool {
+    has_cause(error, "InvalidContentType")
 }
 
 fn has_cause(error: &reqwest::Error, words: &str) -> bool {

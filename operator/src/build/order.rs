@@ -168,6 +168,7 @@ pub fn order(
             },
             temporary_tag: by_digest.then(|| temporary_tag(build, platform.platform)),
             plain_http: spec.output.plain_http,
+            base_plain_http_hosts: spec.output.base_plain_http_hosts.clone(),
         },
         work,
     };
@@ -470,6 +471,7 @@ fn volumes(build: &NixImageBuild, site: &Site) -> Volumes {
             .base_pull_secret_ref
             .as_ref()
             .map(|secret| secret.name.clone()),
+        base_ca: spec.output.base_ca_config_map_ref.as_ref().map(bundle),
         push_ca: spec.output.ca_config_map_ref.as_ref().map(bundle),
         substituter_ca: spec.build.ca_config_map_ref.as_ref().map(bundle),
         cluster_ca: site.cluster_ca.is_some(),

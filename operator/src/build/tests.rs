@@ -79,6 +79,8 @@ fn output() -> ResolvedOutput {
         tag_policy: blank.tag_policy,
         push_secret_ref: None,
         base_pull_secret_ref: None,
+        base_ca_config_map_ref: None,
+        base_plain_http_hosts: Vec::new(),
         ca_config_map_ref: None,
         plain_http: false,
         platforms: vec![Platform {

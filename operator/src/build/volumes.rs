@@ -33,6 +33,8 @@ pub struct Volumes {
     pub push_secret: Option<String>,
     /// Secret with logins for base images, of the same kind.
     pub base_secret: Option<String>,
+    /// CA certificates for the registries of base images.
+    pub base_ca: Option<Bundle>,
     /// CA certificates for the registry.
     pub push_ca: Option<Bundle>,
     /// CA certificates for substituters.
@@ -146,6 +148,10 @@ impl Volumes {
                         &[Push],
                     )
                 }
+            }),
+            self.base_ca.as_ref().map(|ca| Part {
+                beside: Some(Build),
+                ..part(bundle("base-ca", ca), pod::BASE_CA, &[], &[Push])
             }),
             self.source_ca
                 .as_ref()
@@ -346,6 +352,7 @@ mod tests {
             source_ca: bundle("git-ca"),
             push_secret: Some("registry-login".into()),
             base_secret: Some("base-login".into()),
+            base_ca: bundle("base-ca"),
             push_ca: bundle("registry-ca"),
             substituter_ca: bundle("cache-ca"),
             cluster_ca: true,
@@ -412,6 +419,7 @@ mod tests {
                 "handoff ro",
                 "push-secret ro",
                 "base-secret ro",
+                "base-ca ro",
                 "push-ca ro",
                 "cluster-ca ro",
                 "tmp-push rw"
@@ -435,7 +443,8 @@ mod tests {
     #[test]
     fn a_pod_that_only_publishes_reads_no_base_image() {
         let volumes = all().volumes(&[Push]);
-        assert!(volumes.iter().all(|volume| volume.name != "base-secret"));
+        let of_base = |volume: &Volume| volume.name.starts_with("base-");
+        assert!(!volumes.iter().any(of_base));
         assert!(volumes.iter().any(|volume| volume.name == "push-secret"));
     }
 

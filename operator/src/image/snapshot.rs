@@ -155,6 +155,8 @@ fn output(image: &NixImage, site: &Site, tags: &[String]) -> ResolvedOutput {
         tag_policy: output.tag_policy,
         push_secret_ref: output.push_secret_ref.clone(),
         base_pull_secret_ref: output.base_pull_secret_ref.clone(),
+        base_ca_config_map_ref: output.base_ca_config_map_ref.clone(),
+        base_plain_http_hosts: output.base_plain_http_hosts.clone(),
         ca_config_map_ref: output.ca_config_map_ref.clone(),
         plain_http: output.plain_http,
         platforms: output
@@ -236,6 +238,8 @@ fn changes(before: &NixImageBuildSpec, now: &NixImageBuildSpec) -> Vec<Change> {
                 "tagPolicy",
                 "pushSecretRef",
                 "basePullSecretRef",
+                "baseCAConfigMapRef",
+                "basePlainHTTPHosts",
                 "caConfigMapRef",
                 "plainHTTP",
                 "platforms",

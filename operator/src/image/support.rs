@@ -62,14 +62,21 @@ fn not_yet(spec: &NixImageSpec) -> Option<String> {
 fn not_allowed(spec: &NixImageSpec, allowed: &Allowed) -> Option<(Reason, String)> {
     let output = &spec.output;
     let host = output.repository.split('/').next().unwrap_or_default();
-    if output.plain_http && !allowed.plain_http_hosts.contains(host) {
-        return Some((
-            Reason::RegistryNotAllowed,
-            format!(
-                "spec.output.plainHTTP: the operator does not allow plain HTTP to {host:?}: \
-                 use https, or ask for the host in the operator's list of plain HTTP hosts"
-            ),
-        ));
+    let plain = output.plain_http.then_some(("plainHTTP", host));
+    let bases = output.base_plain_http_hosts.iter();
+    let plain = plain
+        .into_iter()
+        .chain(bases.map(|host| ("basePlainHTTPHosts", host.as_str())));
+    for (field, host) in plain {
+        if !allowed.plain_http_hosts.contains(host) {
+            return Some((
+                Reason::RegistryNotAllowed,
+                format!(
+                    "spec.output.{field}: the operator does not allow plain HTTP to {host:?}: \
+                     use https, or ask for the host in the operator's list of plain HTTP hosts"
+                ),
+            ));
+        }
     }
     let substituter = spec.build.substituters.iter().find(|url| {
         !allowed.default_substituters.contains(url) && !allowed.substituters.permits(url)
@@ -353,6 +360,9 @@ pub const HONOURED: &[Honoured] = &[
     honoured("output.tags", "image::tests"),
     honoured("output.pushSecretRef.name", "build::order"),
     honoured("output.basePullSecretRef.name", "build::order"),
+    honoured("output.baseCAConfigMapRef.name", "build::order"),
+    honoured("output.baseCAConfigMapRef.key", "build::order"),
+    honoured("output.basePlainHTTPHosts", "build::order"),
     honoured("output.caConfigMapRef.name", "build::order"),
     honoured("output.caConfigMapRef.key", "build::order"),
     honoured("output.plainHTTP", "build::order"),

@@ -95,7 +95,26 @@ impl BaseLogin {
         if error.is_unsuitable() {
             return invalid(&format!("{name}: {}", chain(error)));
         }
-        failure(error)
+        let mut failure = failure(error);
+        let said = std::mem::take(&mut failure.0.message);
+        failure.0.message = format!("base image {name}: {said}{}", self.way_in(error));
+        failure
+    }
+
+    /// Where to say what the registry's client would need to know.
+    fn way_in(self, error: &Error) -> String {
+        let (ca, plain_http) = match self {
+            Self::Base | Self::None => ("output.baseCAConfigMapRef", "output.basePlainHTTPHosts"),
+            Self::Push => ("output.caConfigMapRef", "output.plainHTTP"),
+            Self::Person => ("--ca", "--base-plain-http"),
+        };
+        if error.is_untrusted() {
+            format!(": see `{ca}`")
+        } else if error.is_without_tls() {
+            format!(": see `{plain_http}`")
+        } else {
+            String::new()
+        }
     }
 }
 
@@ -281,10 +300,17 @@ fn client(
     is_target: bool,
     credentials: Credentials,
 ) -> Result<Registry> {
-    let mounts: &[&str] = if is_target { &[pod::PUSH_CA] } else { &[] };
+    let output = &settings.run.output;
+    let (mount, plain_http) = if is_target {
+        (pod::PUSH_CA, output.plain_http)
+    } else {
+        let host = reference.host.as_str();
+        let is_plain = output.base_plain_http_hosts.iter().any(|name| name == host);
+        (pod::BASE_CA, is_plain)
+    };
     let client = RegistrySettings {
-        plain_http: is_target && settings.run.output.plain_http,
-        extra_ca_pem: ca::extra(settings, mounts).map_err(|error| Failure::internal(&error))?,
+        plain_http,
+        extra_ca_pem: ca::extra(settings, &[mount]).map_err(|error| Failure::internal(&error))?,
         credentials,
         limits: Limits {
             retry_budget: PUSH_PATIENCE,

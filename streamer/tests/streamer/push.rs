@@ -42,6 +42,7 @@ struct Pod {
     earlier: Vec<String>,
     platform: &'static str,
     temporary_tag: Option<String>,
+    base_plain_http_hosts: Vec<String>,
     config: firn_crd::container::Container,
     files: firn_crd::files::Files,
 }
@@ -74,6 +75,7 @@ impl Pod {
             earlier: Vec::new(),
             platform: "linux/amd64",
             temporary_tag: None,
+            base_plain_http_hosts: Vec::new(),
             config: firn_crd::container::Container::default(),
             files: firn_crd::files::Files::default(),
         };
@@ -206,6 +208,7 @@ impl Pod {
                     tags: self.tags.clone(),
                     temporary_tag: self.temporary_tag.clone(),
                     plain_http: true,
+                    base_plain_http_hosts: self.base_plain_http_hosts.clone(),
                 },
                 work: Work::Build(Box::new(self.build())),
             },

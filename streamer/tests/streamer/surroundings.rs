@@ -177,6 +177,7 @@ fn orders(registry: &FakeRegistry, repository: &str, compression: Compression) -
             tags: vec!["latest".into()],
             temporary_tag: None,
             plain_http: true,
+            base_plain_http_hosts: Vec::new(),
         },
         work: Work::Build(Box::new(run::Build {
             platform: "linux/amd64".into(),

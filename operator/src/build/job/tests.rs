@@ -59,6 +59,7 @@ fn full() -> Order {
             source_ca: bundle("git-ca"),
             push_secret: Some("registry-login".into()),
             base_secret: Some("base-login".into()),
+            base_ca: bundle("base-ca"),
             push_ca: bundle("registry-ca"),
             substituter_ca: bundle("cache-ca"),
             cluster_ca: true,

@@ -79,6 +79,7 @@ fn a_run_tells_the_pod_what_the_spec_says() {
     spec.output.config.user = Some("1000".into());
     spec.output.files.tmp = Some(false);
     spec.output.plain_http = true;
+    spec.output.base_plain_http_hosts = vec!["bases.example:5000".into()];
     spec.build.substituters = vec!["https://cache.example".into()];
     let (_, run) = ordered(&build, None);
     assert_eq!(run.contract, CONTRACT);
@@ -87,6 +88,7 @@ fn a_run_tells_the_pod_what_the_spec_says() {
         ("web-17", &["latest".to_owned()][..])
     );
     assert!(run.output.plain_http);
+    assert_eq!(run.output.base_plain_http_hosts, ["bases.example:5000"]);
     let work = work(run);
     assert_eq!(work.attribute, "web");
     assert_eq!(work.source.reference.as_deref(), Some("refs/heads/main"));
@@ -200,6 +202,10 @@ fn placement_and_store_are_those_of_the_spec() {
     build.spec.output.base_pull_secret_ref = Some(SecretRef {
         name: "bases".into(),
     });
+    build.spec.output.base_ca_config_map_ref = Some(CaConfigMapRef {
+        name: "base-ca".into(),
+        key: "bundle.pem".into(),
+    });
     build.spec.output.push_secret_ref = Some(SecretRef {
         name: "login".into(),
     });
@@ -215,6 +221,11 @@ fn placement_and_store_are_those_of_the_spec() {
     assert_eq!(order.volumes.store.storage_class.as_deref(), Some("fast"));
     assert_eq!(order.volumes.push_secret.as_deref(), Some("login"));
     assert_eq!(order.volumes.base_secret.as_deref(), Some("bases"));
+    let ca = order.volumes.base_ca.unwrap();
+    assert_eq!(
+        (ca.config_map.as_str(), ca.key.as_str()),
+        ("base-ca", "bundle.pem")
+    );
 }
 
 #[test]

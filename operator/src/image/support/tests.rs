@@ -262,4 +262,12 @@ fn plain_http_needs_permission_for_the_host() {
     );
     spec.output.repository = "plain.example:5000/web".into();
     assert_eq!(refusal(&spec, &allowed()), None);
+    spec.output.base_plain_http_hosts = vec!["plain.example:5000".into(), "other.example".into()];
+    let (reason, message) = refusal(&spec, &allowed()).unwrap();
+    assert_eq!(reason, Reason::RegistryNotAllowed);
+    for word in ["spec.output.basePlainHTTPHosts", "other.example"] {
+        assert!(message.contains(word), "{message}");
+    }
+    spec.output.base_plain_http_hosts.pop();
+    assert_eq!(refusal(&spec, &allowed()), None);
 }
