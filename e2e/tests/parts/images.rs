@@ -67,44 +67,82 @@ fn succeed(command: &mut Command) -> String {
 
 /// Runs `command` in image `name` with a copy of `share` at /tmp/share; its output, both kinds.
 pub(crate) fn run_in(name: &str, share: &Path, command: &[&str]) -> (bool, String) {
-    let (programs, root) = (stand_ins(), tempfile::tempdir().unwrap());
-    contents(name, programs.path())
-        .write_to(root.path())
-        .unwrap();
-    let image = declared(name);
-    fs::set_permissions(
-        root.path(),
-        std::os::unix::fs::PermissionsExt::from_mode(0o755),
-    )
-    .unwrap();
-    let output = Command::new("unshare")
-        .args([
-            "--mount",
-            "--pid",
-            "--fork",
-            "--propagation",
-            "private",
-            "sh",
-        ])
-        .arg(Path::new(WORKSPACE).join("e2e/tests/parts/images/in-image.sh"))
-        .arg(root.path())
-        .arg(&image.user)
-        .args(
-            image
-                .env
-                .iter()
-                .map(|(key, value)| format!("{key}={value}")),
+    let programs = stand_ins();
+    let (nix, out, user) = (None, None, None);
+    Room {
+        name,
+        programs: programs.path(),
+        share,
+        nix,
+        out,
+        user,
+    }
+    .run(command)
+}
+
+/// An image to run programs in, as a pod would.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Room<'a> {
+    pub(crate) name: &'a str,
+    /// The folder with Firn's programs.
+    pub(crate) programs: &'a Path,
+    /// A copy of it is at /tmp/share.
+    pub(crate) share: &'a Path,
+    /// It is at /nix, where else is nothing.
+    pub(crate) nix: Option<&'a Path>,
+    /// It is at /tmp/out.
+    pub(crate) out: Option<&'a Path>,
+    /// Instead of the image's own.
+    pub(crate) user: Option<&'a str>,
+}
+
+impl Room<'_> {
+    /// Whether `command` was well, and its output, both kinds.
+    pub(crate) fn run(&self, command: &[&str]) -> (bool, String) {
+        let root = tempfile::tempdir().unwrap();
+        contents(self.name, self.programs)
+            .write_to(root.path())
+            .unwrap();
+        let image = declared(self.name);
+        fs::set_permissions(
+            root.path(),
+            std::os::unix::fs::PermissionsExt::from_mode(0o755),
         )
-        .arg("--")
-        .args(command)
-        .env("SHARE", share)
-        .output()
         .unwrap();
-    let text = [output.stdout, output.stderr].concat();
-    (
-        output.status.success(),
-        String::from_utf8_lossy(&text).into_owned(),
-    )
+        let mut program = Command::new("unshare");
+        program
+            .args([
+                "--mount",
+                "--pid",
+                "--fork",
+                "--propagation",
+                "private",
+                "sh",
+            ])
+            .arg(Path::new(WORKSPACE).join("e2e/tests/parts/images/in-image.sh"))
+            .arg(root.path())
+            .arg(self.user.unwrap_or(&image.user))
+            .args(
+                image
+                    .env
+                    .iter()
+                    .map(|(key, value)| format!("{key}={value}")),
+            )
+            .arg("--")
+            .args(command)
+            .env("SHARE", self.share);
+        for (variable, folder) in [("NIX", self.nix), ("OUT", self.out)] {
+            if let Some(folder) = folder {
+                program.env(variable, folder);
+            }
+        }
+        let output = program.output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&text).into_owned(),
+        )
+    }
 }
 
 /// All files below `folder` with their bytes.

@@ -7,6 +7,8 @@ mod charts;
 mod cluster;
 mod docs;
 mod images;
+#[cfg(test)]
+mod nix_database;
 mod packages;
 #[cfg(test)]
 mod registries;
