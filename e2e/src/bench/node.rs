@@ -74,8 +74,27 @@ impl Containerd {
     ///
     /// Errors: the image cannot be pulled or is not what its digests say.
     pub fn pull(&self, reference: &str) -> Result<()> {
-        let pulled = self.ctr(&["images", "pull", "--plain-http", reference]);
-        pulled.map(drop)
+        self.pull_with(&["--plain-http"], reference)
+    }
+
+    /// The same from a registry that is reached by these options of `ctr`.
+    ///
+    /// Errors: the image cannot be pulled or is not what its digests say.
+    pub fn pull_with(&self, options: &[&str], reference: &str) -> Result<()> {
+        let arguments = [&["images", "pull"], options, &[reference]].concat();
+        self.ctr(&arguments).map(drop)
+    }
+
+    /// Where it listens.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.join("socket")
+    }
+
+    /// Names of its images.
+    ///
+    /// Errors: containerd does not answer.
+    pub fn images(&self) -> Result<String> {
+        self.ctr(&["images", "list", "--quiet"])
     }
 
     /// How many layers are unpacked.
@@ -89,7 +108,7 @@ impl Containerd {
     fn ctr(&self, arguments: &[&str]) -> Result<String> {
         let output = Command::new(&self.ctr)
             .arg("--address")
-            .arg(self.folder.join("socket"))
+            .arg(self.socket())
             .args(arguments)
             .output()
             .context("failed to start ctr")?;

@@ -11,7 +11,8 @@ use std::io;
 use std::num::NonZeroUsize;
 
 use anyhow::{Result, ensure};
-use firn_e2e::cluster::services::REGISTRY_PASSWORD;
+use firn_e2e::bench::node::Containerd;
+use firn_e2e::cluster::services::{REGISTRY_PASSWORD, REGISTRY_USER};
 use firn_oci::registry::{Copied, ManifestName, PushError, Registry};
 use firn_oci::{
     BuiltImage, Compression, Compressors, Descriptor, Document, History, ImageBuilder, Index,
@@ -130,7 +131,7 @@ async fn everything_works(server: &Server) -> Result<()> {
 
     reads_back(&registry, &app, &zstd).await?;
     for base in [&gzip, &zstd] {
-        load::an_image_upon(server, &app, base)?;
+        load::Upon::new(server, &app, base)?.loads(base)?;
     }
     copies(make, &registry, &app, &other, &gzip).await?;
     server.crane_validates("team/other:copy")?;
@@ -266,4 +267,52 @@ async fn distribution_2_8_takes_all_that_firn_asks_of_a_registry() -> Result<()>
 #[tokio::test(flavor = "multi_thread")]
 async fn crane_s_registry_takes_all_that_firn_asks_of_a_registry() -> Result<()> {
     works_with(Make::Crane).await
+}
+
+/// One layer in both ways of compressing, and about as many as a manifest may have by request; each
+/// of them by itself and below another image. No two have a layer in common: all are unpacked.
+#[tokio::test(flavor = "multi_thread")]
+async fn containerd_takes_what_was_pushed_and_what_is_loaded() -> Result<()> {
+    let server = Server::start(Make::Distribution3).await?;
+    let registry = server.client(&server.address, Some(REGISTRY_PASSWORD))?;
+    let app = repository("team/app");
+    let folder = tempfile::tempdir()?;
+    let node = Containerd::start(server.programs(), folder.path())?;
+    let (login, ca) = (
+        format!("{REGISTRY_USER}:{REGISTRY_PASSWORD}"),
+        server.ca().display().to_string(),
+    );
+    let pull = |image: &str| {
+        // The daemon itself takes no certificate.
+        let options = ["--local", "--user", &login, "--tlscacert", &ca];
+        node.pull_with(&options, &format!("{}/{image}", server.address))
+    };
+    let mut unpacked = 0;
+    for (name, compression, sizes) in [
+        ("gzip-one", Compression::GZIP, 3001..=3001),
+        ("zstd-one", Compression::ZSTD, 3002..=3002),
+        ("many", Compression::ZSTD, 2001..=2400),
+    ] {
+        let sizes: Vec<usize> = sizes.collect();
+        let base = push(&registry, &app, name, compression, &sizes).await?;
+        pull(&format!("team/app:{name}"))?;
+        unpacked += sizes.len() as u64;
+        ensure!(node.unpacked()? == unpacked, "{name}");
+
+        let upon = load::Upon::new(&server, &app, &base)?;
+        let image = format!("team/upon:{name}");
+        upon.is_pushed_to(&image)?;
+        server.skopeo_pulls(&image)?;
+        pull(&image)?;
+        // `/tmp` lies on top.
+        unpacked += 1;
+        let now = node.unpacked()?;
+        ensure!(now == unpacked, "{image}: {now} of {unpacked}");
+        // The layers are the same ones.
+        let loaded = format!("docker.io/library/{name}:v1");
+        upon.loads_into(&node, &loaded)?;
+        ensure!(node.images()?.lines().any(|image| image == loaded));
+        ensure!(node.unpacked()? == unpacked, "{loaded}");
+    }
+    Ok(())
 }

@@ -183,6 +183,11 @@ impl Server {
         )
     }
 
+    /// The embedded cluster's programs, crane and containerd among them.
+    pub(super) fn programs(&self) -> &Path {
+        &self.programs
+    }
+
     /// Who vouches for it.
     pub(super) fn ca(&self) -> PathBuf {
         self.folder.path().join("ca/ca.crt")
