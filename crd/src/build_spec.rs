@@ -62,9 +62,13 @@ pub struct BuildSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub priority_class_name: Option<String>,
-    /// Kueue LocalQueue; the operator's own limits then do not apply.
+    /// Kueue LocalQueue: it alone decides when the Jobs begin, and the operator's own limits do not
+    /// apply to them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    )]
     pub queue_name: Option<String>,
     /// Labels of the nodes to build on. A platform's are added to `build.nodeSelector` and win where
     /// both have a key.

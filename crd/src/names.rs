@@ -30,6 +30,8 @@ pub const ANNOTATION_TAGS_HASH: &str = "firn.dev/tags-hash";
 /// Annotation of builds: which try of the same work this is, from 1.
 pub const ANNOTATION_ATTEMPT: &str = "firn.dev/attempt";
 
+/// Label of Jobs that wait for Kueue: its LocalQueue. Kueue resumes them, and may suspend them again.
+pub const LABEL_QUEUE: &str = "kueue.x-k8s.io/queue-name";
 /// Annotation of builds that are cancelled for a newer one, as `runPolicy` says. Any value.
 pub const ANNOTATION_SUPERSEDED: &str = "firn.dev/superseded";
 

@@ -45,6 +45,8 @@ pub struct Order {
     pub key: Option<String>,
     /// What gives its place in the queue: see [`ANNOTATION_REASON`].
     pub reason: String,
+    /// Kueue's LocalQueue, if it decides when the Job begins.
+    pub queue: Option<String>,
     /// `linux/amd64`.
     pub platform: String,
     /// What each container is told, as JSON.
@@ -99,7 +101,7 @@ pub fn job(order: &Order) -> Job {
         metadata: ObjectMeta {
             name: Some(order.name.clone()),
             namespace: Some(order.namespace.clone()),
-            labels: Some(labels(order)),
+            labels: Some(job_labels(order)),
             annotations: Some([(ANNOTATION_REASON.to_owned(), order.reason.clone())].into()),
             owner_references: Some(vec![order.owner.clone()]),
             ..ObjectMeta::default()
@@ -142,6 +144,13 @@ pub fn service_account(namespace: &str) -> ServiceAccount {
 
 fn managed_by() -> (String, String) {
     (names::LABEL_MANAGED_BY.into(), names::MANAGED_BY.into())
+}
+
+fn job_labels(order: &Order) -> BTreeMap<String, String> {
+    let mut labels = labels(order);
+    let queue = order.queue.clone();
+    labels.extend(queue.map(|queue| (names::LABEL_QUEUE.into(), queue)));
+    labels
 }
 
 fn labels(order: &Order) -> BTreeMap<String, String> {

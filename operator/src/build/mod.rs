@@ -11,6 +11,7 @@ use firn_crd::{NixImage, NixImageBuild};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt as _;
 
 pub mod act;
 pub mod controller;
@@ -74,6 +75,20 @@ pub struct Seen {
 }
 
 impl Observed {
+    /// Whether nothing more may come of the build: somebody said so, or its image was deleted and
+    /// it was kept (`--cascade=orphan`). Builds that have an owner go with it by themselves.
+    pub fn is_unwanted(&self) -> bool {
+        self.build.spec.cancel || self.is_left_behind()
+    }
+
+    /// Whether the image is gone and the build was kept.
+    pub fn is_left_behind(&self) -> bool {
+        let owners = self.build.owner_references();
+        self.build.spec.image.is_some()
+            && self.image.is_none()
+            && !owners.iter().any(|owner| owner.controller == Some(true))
+    }
+
     /// What orders are made from.
     pub fn known(&self) -> Known<'_> {
         Known {

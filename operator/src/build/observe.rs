@@ -250,12 +250,14 @@ fn is_owned(child: &impl ResourceExt, uid: &str) -> bool {
         .any(|owner| owner.controller == Some(true) && owner.uid == uid)
 }
 
-/// All Jobs that are not over, as the watches see them: everybody computes with the same.
+/// All Jobs that are not over and not Kueue's, as the watches see them: everybody computes with the
+/// same.
 pub fn entries(ctx: &Context) -> Vec<queue::Entry> {
     ctx.jobs
         .iter()
         .flat_map(kube::runtime::reflector::Store::state)
         .filter(|job| !is_finished(job) && job.meta().deletion_timestamp.is_none())
+        .filter(|job| !job.labels().contains_key(names::LABEL_QUEUE))
         .map(|job| queue::Entry {
             namespace: job.namespace().unwrap_or_default(),
             priority: queue::priority(

@@ -196,6 +196,7 @@ pub fn order(
         build: build.name_any(),
         image: spec.image.as_ref().map(|image| image.name.clone()),
         key: spec.key.clone(),
+        queue: spec.build.queue_name.clone(),
         reason: if part == Part::Publish && has_index(build) {
             queue::PUBLISH.to_owned()
         } else {

@@ -9,7 +9,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::ResourceExt;
 
-use super::progress::{Progress, is_finished, later};
+use super::progress::{Progress, is_alive, is_finished, later, silent_from};
 use super::whole::{Whole, whole};
 use super::{Observed, Seen, job, order, status};
 use crate::backoff;
@@ -86,7 +86,8 @@ pub fn plan(observed: &Observed) -> Plan {
     if let Some(outcome) = old.outcome {
         return after_the_end(observed, &old, outcome);
     }
-    if build.metadata.deletion_timestamp.is_some() || orphaned(observed) {
+    let goes = orphaned(observed) && !observed.is_left_behind();
+    if build.metadata.deletion_timestamp.is_some() || goes {
         // Everything below it goes with it; nothing new may appear.
         return Plan::default();
     }
@@ -116,7 +117,7 @@ pub fn plan(observed: &Observed) -> Plan {
         let account = job::service_account(&build.namespace().unwrap_or_default());
         actions.insert(0, Action::CreateAccount(Box::new(account)));
     }
-    let stopped = build.spec.cancel
+    let stopped = observed.is_unwanted()
         || matches!(
             whole.progress,
             Progress::Failed(_) | Progress::Succeeded(_) | Progress::Cancelled
@@ -242,5 +243,10 @@ fn look_again(observed: &Observed, whole: &Whole) -> Option<Timestamp> {
         }
     });
     let pause = pauses.min().unwrap_or(PENDING_POLL);
-    Some(later(observed.now, pause))
+    let pods = observed.jobs.iter().flat_map(|seen| &seen.pods);
+    pods.filter(|pod| is_alive(pod))
+        .filter_map(silent_from)
+        .filter(|silent| *silent > observed.now)
+        .chain([later(observed.now, pause)])
+        .min()
 }

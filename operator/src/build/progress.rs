@@ -18,6 +18,8 @@ use super::{Observed, Part, Seen, order, queue, trouble};
 /// A node that stops answering holds its pods for some minutes; after the deadline and this, nobody
 /// waits for it any more.
 const LOST_AFTER: Duration = Duration::from_secs(120);
+/// A kubelet removes a pod within seconds of its grace; after this, its node is taken for lost.
+const SILENT_AFTER: Duration = Duration::from_secs(60);
 /// The kubelet looks for a missing Secret every second or two: one that is still missing after this
 /// will not come by itself.
 const SECRET_PATIENCE: Duration = Duration::from_secs(60);
@@ -61,7 +63,7 @@ pub fn progress(observed: &Observed, seen: &Seen) -> Progress {
         return recorded;
     }
     let alive = seen.pods.iter().any(is_alive);
-    if observed.build.spec.cancel {
+    if observed.is_unwanted() {
         let runs = seen.job.as_ref().is_some_and(|job| !is_finished(job));
         return if runs || alive {
             Progress::Ending
@@ -148,7 +150,7 @@ fn recorded(observed: &Observed, part: Part) -> Option<Progress> {
             let failure = (failure.platform == Some(platform)).then(|| Failure::read(failure))?;
             Some(Progress::Failed(failure?))
         }
-        PlatformState::Cancelled if !observed.build.spec.cancel => Some(Progress::Cancelled),
+        PlatformState::Cancelled if !observed.is_unwanted() => Some(Progress::Cancelled),
         PlatformState::Cancelled
         | PlatformState::Queued
         | PlatformState::Pending
@@ -184,6 +186,10 @@ fn without_job(observed: &Observed, seen: &Seen, alive: bool) -> Progress {
                 Progress::Failed(failure)
             }
         }
+        // Nobody but Kueue says when its Jobs begin: one that must wait is not made yet.
+        None if observed.build.spec.build.queue_name.is_some() => {
+            waits_for_older(seen).unwrap_or(Progress::Unmade)
+        }
         None => Progress::Unmade,
     }
 }
@@ -199,7 +205,7 @@ fn with_job(observed: &Observed, seen: &Seen, job: &Job) -> Progress {
         ));
     }
     if is_suspended(job) {
-        return queued(seen);
+        return queued(observed, seen);
     }
     let started = job_started(job).unwrap_or(observed.now);
     let deadline = order::deadline(&observed.build, seen.part);
@@ -215,9 +221,12 @@ fn with_job(observed: &Observed, seen: &Seen, job: &Job) -> Progress {
     }
 }
 
-fn queued(seen: &Seen) -> Progress {
-    if let Some(other) = seen.others.first() {
-        return Progress::Queued(format!("pod {other} of an older build still runs"));
+fn queued(observed: &Observed, seen: &Seen) -> Progress {
+    if let Some(queue) = &observed.build.spec.build.queue_name {
+        return Progress::Queued(format!("waits for Kueue to admit it from queue {queue:?}"));
+    }
+    if let Some(older) = waits_for_older(seen) {
+        return older;
     }
     match seen.turn {
         queue::Turn::Now => Progress::Next,
@@ -226,6 +235,13 @@ fn queued(seen: &Seen) -> Progress {
             Progress::Queued(format!("waits for a free slot, {ahead} builds go first"))
         }
     }
+}
+
+fn waits_for_older(seen: &Seen) -> Option<Progress> {
+    let other = seen.others.first()?;
+    Some(Progress::Queued(format!(
+        "pod {other} of an older build still runs"
+    )))
 }
 
 fn without_pod(seen: &Seen) -> Progress {
@@ -249,6 +265,9 @@ fn without_pod(seen: &Seen) -> Progress {
 }
 
 fn with_pod(observed: &Observed, seen: &Seen, pod: &Pod, job_started: Timestamp) -> Progress {
+    if pod.metadata.deletion_timestamp.is_some() {
+        return Progress::Running(going(observed, pod));
+    }
     if report::started(pod).is_some() {
         return Progress::Running(running(pod));
     }
@@ -273,6 +292,31 @@ fn with_pod(observed: &Observed, seen: &Seen, pod: &Pod, job_started: Timestamp)
             ),
         )
     }))
+}
+
+/// When the kubelet of a pod that is being deleted has had all the time to say that it has ended.
+pub fn silent_from(pod: &Pod) -> Option<Timestamp> {
+    // The time at which the pod's grace is over.
+    let deleted = pod.metadata.deletion_timestamp.as_ref()?;
+    Some(later(deleted.0, SILENT_AFTER))
+}
+
+/// What becomes of a pod that is being deleted.
+fn going(observed: &Observed, pod: &Pod) -> String {
+    if silent_from(pod).is_some_and(|silent| silent <= observed.now) {
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+        return format!(
+            "its pod should have ended, and node {:?} does not answer; another one follows when the \
+             node is back, or when somebody deletes pod {:?} with --force",
+            node.unwrap_or_default(),
+            pod.name_any()
+        );
+    }
+    match report::disruption_words(pod) {
+        // Such an end is not counted.
+        Some(why) => format!("its pod is being removed ({why}); another one follows"),
+        None => "its pod is being deleted; another one follows if a retry is left".to_owned(),
+    }
 }
 
 /// Which container runs.

@@ -6,7 +6,9 @@
 use firn_crd::exit::{Container, Reason};
 use firn_crd::report::{self, Outcome, Pushed, Report, StageName};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{
+    ContainerState, ContainerStateTerminated, Pod, PodCondition, PodStatus,
+};
 use strum::IntoEnumIterator;
 
 /// Longest message of a failure in a status, in bytes.
@@ -197,12 +199,7 @@ fn disruption(status: &PodStatus) -> Option<Failure> {
         }
         _ => {}
     }
-    let condition = status
-        .conditions
-        .as_deref()
-        .unwrap_or_default()
-        .iter()
-        .find(|condition| condition.type_ == "DisruptionTarget" && condition.status == "True")?;
+    let condition = disruption_target(status)?;
     let said = condition.message.clone().unwrap_or_default();
     let (reason, words) = match condition.reason.as_deref() {
         Some("PreemptionByScheduler") => (
@@ -215,6 +212,21 @@ fn disruption(status: &PodStatus) -> Option<Failure> {
         _ => (Reason::PodEvicted, "the pod was evicted"),
     };
     Some(Failure::new(reason, format!("{words}: {said}")))
+}
+
+fn disruption_target(status: &PodStatus) -> Option<&PodCondition> {
+    let conditions = status.conditions.as_deref().unwrap_or_default();
+    conditions
+        .iter()
+        .find(|condition| condition.type_ == "DisruptionTarget" && condition.status == "True")
+}
+
+/// Why a pod is ended from outside, in the words of whoever ends it.
+pub fn disruption_words(pod: &Pod) -> Option<String> {
+    let condition = disruption_target(pod.status.as_ref()?)?;
+    let words = [&condition.reason, &condition.message];
+    let words: Vec<&str> = words.into_iter().flatten().map(String::as_str).collect();
+    Some(words.join(": "))
 }
 
 /// Why a container failed. Its own word counts when its exit code says the same.

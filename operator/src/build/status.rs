@@ -79,11 +79,12 @@ fn cancelled(observed: &Observed) -> (BuildOutcome, Reason, &'static str) {
         let message = "a newer build takes its place, as runPolicy says";
         (BuildOutcome::Superseded, Reason::Superseded, message)
     } else {
-        (
-            BuildOutcome::Cancelled,
-            Reason::Cancelled,
-            "spec.cancel was set",
-        )
+        let message = if observed.build.spec.cancel {
+            "spec.cancel was set"
+        } else {
+            "its NixImage was deleted, and this build was kept"
+        };
+        (BuildOutcome::Cancelled, Reason::Cancelled, message)
     }
 }
 

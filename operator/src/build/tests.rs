@@ -13,7 +13,7 @@ use firn_crd::source::{GitSource, Source};
 use firn_crd::{NixImageBuildSpec, NixImageSpec};
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::ResourceExt;
+use kube::{Resource as _, ResourceExt};
 use serde_json::json;
 
 mod platforms;
@@ -68,6 +68,7 @@ pub(crate) fn build() -> NixImageBuild {
     build.metadata.uid = Some("build-uid".into());
     build.metadata.generation = Some(1);
     build.metadata.creation_timestamp = Some(Time(start()));
+    build.metadata.owner_references = Some(image().controller_owner_ref(&()).into_iter().collect());
     build
 }
 
@@ -325,6 +326,139 @@ fn a_suspended_job_begins_when_it_is_its_turn() {
     let later = plan(&waits(Turn::Wait { ahead: 2 }));
     assert_eq!(later.actions, []);
     assert_eq!(succeeded(&later), ("Unknown".into(), "Queued".into()));
+}
+
+/// A build whose Jobs wait for Kueue.
+fn admitted_by_kueue(seen: Seen) -> Observed {
+    let mut build = build();
+    build.spec.build.queue_name = Some("builds".into());
+    Observed {
+        build: Arc::new(build),
+        jobs: vec![seen],
+        ..observed()
+    }
+}
+
+#[test]
+fn a_job_of_kueue_s_is_labelled_and_never_resumed() {
+    let unmade = Seen {
+        job: None,
+        pods: vec![],
+        ..seen()
+    };
+    let made = plan(&admitted_by_kueue(unmade));
+    let [Action::CreateJob(made)] = made.actions.as_slice() else {
+        panic!("{:?}", made.actions);
+    };
+    assert_eq!(made.labels()["kueue.x-k8s.io/queue-name"], "builds");
+    assert_eq!(made.spec.as_ref().unwrap().suspend, Some(true));
+    let template = &made.spec.as_ref().unwrap().template;
+    let labels = template.metadata.as_ref().unwrap().labels.clone().unwrap();
+    assert!(!labels.contains_key("kueue.x-k8s.io/queue-name"));
+
+    let waits = plan(&admitted_by_kueue(Seen {
+        job: Some(suspended()),
+        pods: vec![],
+        turn: Turn::Now,
+        ..seen()
+    }));
+    assert_eq!(waits.actions, []);
+    assert_eq!(succeeded(&waits), ("Unknown".into(), "Queued".into()));
+    let status = waits.status.unwrap();
+    let said = find_condition(&status.conditions, ConditionType::Succeeded);
+    assert!(said.unwrap().message.contains("queue \"builds\""));
+}
+
+#[test]
+fn a_job_of_kueue_s_is_made_when_no_older_pod_is_left() {
+    let unmade = Seen {
+        job: None,
+        pods: vec![],
+        others: vec!["web-16-amd64-x".into()],
+        ..seen()
+    };
+    let waits = plan(&admitted_by_kueue(unmade.clone()));
+    assert_eq!(waits.actions, []);
+    assert_eq!(succeeded(&waits), ("Unknown".into(), "Queued".into()));
+    // Nothing was made, so nothing is missing when it is looked at again.
+    let then = done(admitted_by_kueue(unmade));
+    let made = plan(&Observed {
+        jobs: vec![Seen {
+            job: None,
+            pods: vec![],
+            ..seen()
+        }],
+        ..then
+    });
+    assert!(
+        matches!(made.actions.as_slice(), [Action::CreateJob(_)]),
+        "{made:?}"
+    );
+}
+
+#[test]
+fn a_build_that_kueue_takes_back_waits_again() {
+    let runs = done(admitted_by_kueue(seen()));
+    let back = plan(&Observed {
+        jobs: vec![Seen {
+            job: Some(suspended()),
+            pods: vec![],
+            ..seen()
+        }],
+        ..runs
+    });
+    assert_eq!(back.actions, []);
+    assert_eq!(succeeded(&back), ("Unknown".into(), "Queued".into()));
+}
+
+/// What is said of a build whose pod is being deleted since `after(20)`, seen at that time.
+fn said_of_a_pod_that_goes(now: Timestamp, conditions: serde_json::Value) -> (String, Plan) {
+    let mut going = running();
+    going.metadata.deletion_timestamp = Some(Time(after(20)));
+    going.status.as_mut().unwrap().conditions = serde_json::from_value(conditions).unwrap();
+    let plan = plan(&Observed {
+        now,
+        jobs: vec![Seen {
+            pods: vec![going],
+            ..seen()
+        }],
+        ..observed()
+    });
+    let status = plan.status.clone().unwrap();
+    let said = find_condition(&status.conditions, ConditionType::Succeeded).unwrap();
+    assert_eq!((&*said.status, &*said.reason), ("Unknown", "Building"));
+    (said.message.clone(), plan)
+}
+
+#[test]
+fn a_pod_that_is_being_deleted_is_not_said_to_run() {
+    let evicted = json!([{"type": "DisruptionTarget", "status": "True", "reason":
+        "EvictionByEvictionAPI", "message": "Eviction API: evicting"}]);
+    let (said, plan) = said_of_a_pod_that_goes(after(15), evicted);
+    assert_eq!(
+        said,
+        "its pod is being removed (EvictionByEvictionAPI: Eviction API: evicting); another one follows"
+    );
+    // When its node should have answered.
+    assert_eq!(plan.look_again, Some(after(80)));
+    let (said, _) = said_of_a_pod_that_goes(after(15), json!([]));
+    assert_eq!(
+        said,
+        "its pod is being deleted; another one follows if a retry is left"
+    );
+}
+
+#[test]
+fn a_node_that_does_not_answer_is_named() {
+    let lost = json!([{"type": "DisruptionTarget", "status": "True", "reason":
+        "DeletionByTaintManager", "message": "Taint manager: deleting due to NoExecute taint"}]);
+    let (said, plan) = said_of_a_pod_that_goes(after(81), lost);
+    assert_eq!(
+        said,
+        "its pod should have ended, and node \"node-3\" does not answer; another one follows when \
+         the node is back, or when somebody deletes pod \"p1\" with --force"
+    );
+    assert_eq!(plan.look_again, Some(after(81 + 600)));
 }
 
 #[test]
@@ -671,6 +805,38 @@ fn nothing_is_made_for_a_build_whose_image_is_gone_or_going() {
             ..none
         }),
         Plan::default()
+    );
+}
+
+#[test]
+fn a_build_that_was_kept_when_its_image_was_deleted_ends() {
+    // As `kubectl delete --cascade=orphan` leaves it.
+    let mut kept = build();
+    kept.metadata.owner_references = None;
+    let kept = Observed {
+        build: Arc::new(kept),
+        image: None,
+        ..observed()
+    };
+    let stopped = plan(&kept);
+    assert!(
+        matches!(stopped.cleanup.as_slice(), [Action::DeleteJob { job, .. }] if job == "web-17-amd64"),
+        "{stopped:?}"
+    );
+    let ended = plan(&Observed {
+        jobs: vec![Seen {
+            job: None,
+            pods: vec![],
+            ..seen()
+        }],
+        ..done(kept)
+    });
+    assert_eq!(outcome(&ended), Some(BuildOutcome::Cancelled));
+    let status = ended.status.unwrap();
+    let said = find_condition(&status.conditions, ConditionType::Succeeded).unwrap();
+    assert_eq!(
+        said.message,
+        "its NixImage was deleted, and this build was kept"
     );
 }
 

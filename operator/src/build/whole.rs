@@ -186,7 +186,7 @@ fn finish(
 /// Not all platforms did their part. Those that did not begin are given up when one has failed.
 fn platforms(observed: &Observed, each: &mut [Progress]) -> (Progress, Option<usize>) {
     let runs = |progress: &Progress| matches!(progress, Progress::Running(_) | Progress::Ending);
-    if observed.build.spec.cancel {
+    if observed.is_unwanted() {
         return if each.contains(&Progress::Ending) {
             (Progress::Ending, None)
         } else {

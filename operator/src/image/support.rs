@@ -179,16 +179,6 @@ pub const NOT_YET: &[NotYet] = &[
         remedy: "leave it out",
     },
     NotYet {
-        path: "build.queueName",
-        asked: |spec| {
-            spec.build
-                .queue_name
-                .as_ref()
-                .map(|name| format!("{name:?}"))
-        },
-        remedy: "leave it out: the operator's own limits apply",
-    },
-    NotYet {
         path: "build.store.type",
         asked: |spec| unless_default::<StoreType>(&spec.build.store.kind),
         remedy: "use Ephemeral, with storageClassName and size if the node's disk is too small",
@@ -412,6 +402,7 @@ pub const HONOURED: &[Honoured] = &[
     honoured("build.resources.limits", "build::order"),
     honoured("build.runtimeClassName", "build::order"),
     honoured("build.priorityClassName", "build::order"),
+    honoured("build.queueName", "build::tests"),
     honoured("build.nodeSelector", "build::order"),
     honoured("build.tolerations", "build::order"),
     honoured("build.affinity", "build::order"),

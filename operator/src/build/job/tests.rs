@@ -21,6 +21,7 @@ fn order() -> Order {
         build: "web-17".into(),
         image: Some("web".into()),
         key: Some("k3y".into()),
+        queue: None,
         reason: "Revision".into(),
         platform: "linux/amd64".into(),
         run: r#"{"contract":1}"#.into(),

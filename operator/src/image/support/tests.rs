@@ -139,11 +139,6 @@ fn what_is_not_supported_is_named_with_value_and_remedy() {
             "spec.build.remoteBuilder.address",
         ),
         (
-            "/build/queueName",
-            json!("q"),
-            "spec.build.queueName: \"q\"",
-        ),
-        (
             "/build/store/type",
             json!("PersistentVolumeClaim"),
             "spec.build.store.type",
