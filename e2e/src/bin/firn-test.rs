@@ -214,7 +214,12 @@ impl Plan<'_> {
     fn steps(&self, tier: Tier) -> Vec<Step> {
         match tier {
             Tier::Checks => checks(),
-            Tier::Unit | Tier::Package => self.tests(tier, &[], &["--quiet"]),
+            Tier::Unit => self.tests(tier, &[], &["--quiet"]),
+            Tier::Package => {
+                let mut steps = self.tests(tier, &[], &["--quiet"]);
+                steps.extend(in_ci().then(long_model));
+                steps
+            }
             Tier::Fuzz => vec![Step::tests("targets", self.tool("firn-fuzz", &[]))],
             Tier::Parts => {
                 let mut steps = vec![Step::build(self.tool("firn-cluster", &["build"]))];
@@ -285,6 +290,15 @@ impl Plan<'_> {
             .chain(words.iter().map(Into::into))
             .collect()
     }
+}
+
+/// Many more stories of the operator's model than elsewhere, and none of what can happen in them may
+/// be missing. Like the search of the tier `fuzz`, it gives way to what has deadlines.
+fn long_model() -> Step {
+    let command = "nice -n 19 cargo test --config operator/tests/model/quick.toml \
+         --package firn-operator --test model -- whatever_happens --nocapture";
+    Step::tests("many stories of the model", command.split_whitespace())
+        .env("FIRN_MODEL_STORIES", "10000")
 }
 
 fn checks() -> Vec<Step> {

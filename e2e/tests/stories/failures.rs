@@ -204,7 +204,13 @@ async fn a_git_server_that_is_not_there_is_asked_again() -> Result<()> {
         // Nothing listens on that port of the git server.
         let away = source.url.replacen("/public/", ":4/public/", 1);
         world
-            .apply(&wanted.clone().with("/spec/source/git/url", away))
+            .apply(
+                &wanted
+                    .clone()
+                    .with("/spec/source/git/url", away)
+                    // Packets to it may be dropped.
+                    .with("/spec/source/git/timeout", "10s"),
+            )
             .await?;
         let image = fails(world, "SourceUnreachable", &[":4"]).await?;
         ensure!(

@@ -2,7 +2,7 @@
 //! the world, with conflicts, preconditions and refusals as a real one has them.
 
 use bytes::Bytes;
-use firn_crd::names::{MANAGER_BUILD, MANAGER_IMAGE};
+use firn_crd::names::{ANNOTATION_SUPERSEDED, MANAGER_BUILD, MANAGER_IMAGE};
 use serde_json::{Value, json};
 
 use super::world::{Kind, World, text};
@@ -145,6 +145,20 @@ fn missing(call: &Call) -> Answer {
     failure(404, "NotFound", &words)
 }
 
+/// Labels of all writes of the operator.
+pub const WRITES: [&str; 10] = [
+    "create NixImageBuild",
+    "create Job",
+    "create ServiceAccount",
+    "create Event",
+    "patch Job",
+    "patch NixImageBuild",
+    "apply status of NixImage",
+    "apply status of NixImageBuild",
+    "delete Job",
+    "delete NixImageBuild",
+];
+
 impl World {
     /// Does what is asked. `since` is the resource version at which the operator's turn began.
     pub fn answer(&mut self, call: &Call) -> Answer {
@@ -253,16 +267,34 @@ impl World {
             return (200, call.body.clone());
         }
         let patch: Value = serde_json::from_slice(&call.body).unwrap();
-        if self.get(call.kind, &call.name).is_none() {
+        let Some(object) = self.get(call.kind, &call.name) else {
             return missing(call);
-        }
-        self.tally.action("Resume");
-        if patch != json!({"spec": {"suspend": false}}) || call.kind != Kind::Job {
-            self.violated(format!("an unknown patch: {patch}"));
-        }
-        self.change(call.kind, &call.name, |value| {
-            value["spec"]["suspend"] = json!(false);
+        };
+        let uid = object.uid().to_owned();
+        let resumed = json!({"spec": {"suspend": false}});
+        let superseded = json!({
+            "metadata": {"uid": patch["metadata"]["uid"], "annotations": {ANNOTATION_SUPERSEDED: "true"}},
+            "spec": {"cancel": true},
         });
+        match call.kind {
+            Kind::Job if patch == resumed => {
+                self.tally.action("Resume");
+                self.change(call.kind, &call.name, |value| {
+                    value["spec"]["suspend"] = json!(false);
+                });
+            }
+            Kind::Build if patch == superseded => {
+                if patch["metadata"]["uid"] != uid {
+                    return failure(409, "Conflict", "the UID in the precondition is another");
+                }
+                self.tally.action("SupersedeBuild");
+                self.change(call.kind, &call.name, |value| {
+                    value["metadata"]["annotations"][ANNOTATION_SUPERSEDED] = json!("true");
+                    value["spec"]["cancel"] = json!(true);
+                });
+            }
+            _ => self.violated(format!("an unknown patch: {patch}")),
+        }
         (200, self.bytes(call.kind, &call.name).unwrap_or_default())
     }
 

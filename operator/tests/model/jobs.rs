@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use firn_crd::names::LABEL_QUEUE;
 use firn_crd::pod::ENV_RUN;
 use serde_json::{Value, json};
 
@@ -84,8 +85,26 @@ impl World {
         if value["spec"]["suspend"] != true {
             self.violated(format!("Job {name} is not suspended at its birth"));
         }
+        if value["metadata"]["labels"].get(LABEL_QUEUE).is_some() {
+            let pause = self.rng.between(1, 90);
+            self.later(pause, What::Admit(name.clone()));
+        }
         let known = strip(value);
         self.jobs.insert(name, known);
+    }
+
+    /// Kueue lets a Job of one of its queues begin.
+    pub fn admit(&mut self, name: &str) {
+        let waits = self
+            .get(Kind::Job, name)
+            .is_some_and(|job| !job.deleting() && job.value["spec"]["suspend"] == true);
+        if waits {
+            self.tally.count("deed", "Admit");
+            self.say(|| format!("Kueue admits {name}"));
+            self.change(Kind::Job, name, |job| {
+                job["spec"]["suspend"] = json!(false);
+            });
+        }
     }
 
     /// The Job's pods, oldest first.

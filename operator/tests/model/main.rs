@@ -39,8 +39,8 @@ use tally::Tally;
 
 /// Stories that are told unless the environment says otherwise.
 const STORIES: u64 = 150;
-/// In so many, each thing that the operator does happens.
-const ENOUGH: u64 = 1000;
+/// In so many, everything happens that can.
+const ENOUGH: u64 = 10_000;
 /// The story in which the operator ends once at each of its calls.
 const CRASHED: u64 = 3;
 /// No more calls than this.
@@ -114,8 +114,9 @@ fn tell_all(stories: &[(u64, Kind)]) -> Tally {
 }
 
 /// What the operator does.
-const ACTIONS: [&str; 8] = [
+const ACTIONS: [&str; 9] = [
     "CreateBuild",
+    "SupersedeBuild",
     "CreateJob",
     "CreateAccount",
     "Resume",
@@ -127,17 +128,6 @@ const ACTIONS: [&str; 8] = [
 
 /// What never happened, of all that there is.
 fn missing(tally: &Tally) -> Vec<String> {
-    let writes = [
-        "create NixImageBuild",
-        "create Job",
-        "create ServiceAccount",
-        "create Event",
-        "patch Job",
-        "apply status of NixImage",
-        "apply status of NixImageBuild",
-        "delete Job",
-        "delete NixImageBuild",
-    ];
     let reads = [
         "get NixImage",
         "get NixImageBuild",
@@ -148,7 +138,7 @@ fn missing(tally: &Tally) -> Vec<String> {
         "list Pod",
         "list Event",
     ];
-    let crashes = reads.iter().chain(&writes);
+    let crashes = reads.iter().chain(&api::WRITES);
     let crashes = crashes.flat_map(|call| [format!("before {call}"), format!("after {call}")]);
     let wanted = ACTIONS
         .iter()
@@ -162,18 +152,17 @@ fn missing(tally: &Tally) -> Vec<String> {
         );
     wanted
         .filter(|(what, which)| tally.of(what, which) == 0)
+        // A reason that makes a build wait is only told.
+        .filter(|(what, which)| *what != "reason" || tally.of("event", which) == 0)
         .map(|(what, which)| format!("{what} {which}"))
         .collect()
 }
 
 /// Reasons that no story gives, and why.
-const NEVER: [(Reason, &str); 2] = [
-    (
-        Reason::IsolationNotAllowed,
-        "this version refuses every isolation but one as NotSupported",
-    ),
-    (Reason::Superseded, "no story has runPolicy: CancelRunning"),
-];
+const NEVER: [(Reason, &str); 1] = [(
+    Reason::IsolationNotAllowed,
+    "this version refuses every isolation but one as NotSupported",
+)];
 
 #[test]
 fn whatever_happens_no_rule_is_broken_and_all_comes_to_rest() {
@@ -193,14 +182,8 @@ fn whatever_happens_no_rule_is_broken_and_all_comes_to_rest() {
     let tally = tell_all(&stories);
     let missing = missing(&tally);
     println!("never happened: {missing:#?}");
-    let acted = |name: &str| !missing.iter().any(|missing| missing == name);
     if count >= ENOUGH {
-        for action in ACTIONS {
-            assert!(
-                acted(&format!("action {action}")),
-                "{action} never happened"
-            );
-        }
+        assert!(missing.is_empty(), "never happened: {missing:#?}");
     }
 }
 

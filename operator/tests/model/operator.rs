@@ -29,7 +29,7 @@ use kube::{Client, ResourceExt};
 
 use super::api::{Answer, Call, Verb, failure};
 use super::repository::Memory;
-use super::world::{Change, Key, Kind, NAMESPACE, News, What, World};
+use super::world::{Change, Key, Kind, NAMESPACE, News, Point, What, World};
 
 /// Everybody's world.
 pub type Shared = Arc<Mutex<World>>;
@@ -85,8 +85,12 @@ fn serve(world: &mut World, operator: usize, call: &Call) -> Reply {
         world.go_on(seconds);
     }
     world.rules.acting = Some(operator);
-    if let Some((calls, after)) = world.crashes[operator] {
-        if calls == 0 {
+    if let Some((crash, after)) = world.crashes[operator] {
+        let now = match crash {
+            Point::After(calls) => calls == 0,
+            Point::Next(label) => call.label() == label,
+        };
+        if now {
             let point = if after { "after" } else { "before" };
             world
                 .tally
@@ -99,7 +103,9 @@ fn serve(world: &mut World, operator: usize, call: &Call) -> Reply {
             }
             return Reply::Nothing;
         }
-        world.crashes[operator] = Some((calls - 1, after));
+        if let Point::After(calls) = crash {
+            world.crashes[operator] = Some((Point::After(calls - 1), after));
+        }
     }
     let errors = world.weather.errors;
     if world.rng.chance(errors) {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::kubelet::{Fate, Step};
 use super::rng::Rng;
-use super::world::{Kind, What, World, is_alive};
+use super::world::{Kind, Point, What, World, is_alive};
 
 /// Something that is done.
 #[derive(Debug, Clone, PartialEq, Eq, strum::IntoStaticStr)]
@@ -45,8 +45,10 @@ pub enum Deed {
     Errors(u64),
     SquatBuild,
     SquatJob,
-    Crash(usize, u64, bool),
+    Crash(usize, Point, bool),
     Clock(usize, i64),
+    Replace(bool),
+    Queue(bool),
 }
 
 impl Deed {
@@ -54,7 +56,7 @@ impl Deed {
     pub fn draw(rng: &mut Rng) -> Self {
         let n = rng.between(0, 5);
         let on = rng.chance(50);
-        match rng.below(41) {
+        match rng.below(44) {
             0 => Self::Create(if on { "web" } else { "api" }),
             1 | 2 => Self::Label(n),
             3 | 4 => Self::Tags(n),
@@ -87,6 +89,8 @@ impl Deed {
             36 => Self::SquatBuild,
             37 => Self::SquatJob,
             39 => Self::Clock(0, rng.between(-3600, 3600)),
+            41 | 42 => Self::Replace(on),
+            43 => Self::Queue(on),
             _ => Self::Create("api"),
         }
     }
@@ -230,8 +234,20 @@ impl World {
             Deed::Errors(percent) => self.weather.errors = *percent,
             Deed::SquatBuild => self.squat(Kind::Build),
             Deed::SquatJob => self.squat(Kind::Job),
-            Deed::Crash(operator, calls, after) => {
-                self.crashes[*operator] = Some((*calls, *after));
+            Deed::Crash(operator, point, after) => {
+                self.crashes[*operator] = Some((*point, *after));
+            }
+            Deed::Replace(on) => {
+                let policy = if *on {
+                    "CancelRunning"
+                } else {
+                    "SerialLatestOnly"
+                };
+                self.edit(|v| v["spec"]["runPolicy"] = json!(policy));
+            }
+            Deed::Queue(on) => {
+                let queue = if *on { json!("builds") } else { json!(null) };
+                self.edit(|v| v["spec"]["build"]["queueName"] = queue);
             }
             Deed::Clock(operator, skew) => self.skews[*operator] = *skew,
         }

@@ -90,7 +90,9 @@ impl World {
                             && build.value["status"].get("outcome").is_none()
                     })
                     .map(|build| build.name().to_owned());
-                if let Some(other) = other {
+                // While it was made, somebody deleted the image and kept its builds: this one goes.
+                let gone = self.rules.deleted.contains_key(&image);
+                if let Some(other) = other.filter(|_| !gone) {
                     self.violated(format!("{name} is made while {other} is not over"));
                 }
             }
@@ -150,6 +152,8 @@ impl World {
                     .is_some_and(|build| {
                         build.value["status"].get("outcome").is_none()
                             && build.value["spec"]["cancel"] != true
+                            // Kept when its image was deleted: it is cancelled.
+                            && build.owner().is_some()
                     });
                 if open {
                     self.violated(format!("Job {name} is deleted before its build is over"));
@@ -243,6 +247,14 @@ impl World {
             }
         }
         self.check_size(name, after);
+        // What does not end a build is in its words only.
+        let said = after["status"]["conditions"].to_string();
+        if before["status"] != after["status"]
+            && let Some((_, reason)) = said.split_once("waits for another pod after a failure: ")
+            && let Some((reason, _)) = reason.split_once(':')
+        {
+            self.tally.count("reason", reason);
+        }
         let outcome = text(after, "/status/outcome").to_owned();
         if before["status"].get("outcome").is_none() && !outcome.is_empty() {
             let uid = text(after, "/metadata/uid").to_owned();

@@ -5,14 +5,16 @@ use std::sync::{Arc, Mutex};
 
 use firn_operator::settings::Limits;
 
+use super::api::WRITES;
 use super::operator::{Operator, Shared, everything};
 use super::people::Deed;
 use super::rng::Rng;
 use super::tally::Tally;
-use super::world::{Key, What, World};
+use super::world::{Key, Point, What, World};
 
-/// More happens in no story that comes to an end.
-const MOST: usize = 4000;
+/// More happens in no story that comes to an end. The longest have two operators and
+/// `CancelRunning`: until both have asked the source again, each takes its commit for the newer one.
+const MOST: usize = 20_000;
 
 /// What is special about a story.
 #[derive(Debug, Clone, Copy, Default)]
@@ -98,11 +100,17 @@ fn plan(world: &mut World, kind: Kind) -> i64 {
         deeds.push((at, Deed::draw(rng)));
     }
     let crashes = match kind.crash {
-        Some((call, after)) => vec![(0, Deed::Crash(0, call, after))],
+        Some((call, after)) => vec![(0, Deed::Crash(0, Point::After(call), after))],
         None if rng.chance(50) => {
             let draw = |rng: &mut Rng| {
                 let operator = usize::from(kind.two && rng.chance(50));
-                let crash = Deed::Crash(operator, rng.below(12), rng.chance(70));
+                // Most calls are reads: writes are met by name.
+                let point = if rng.chance(40) {
+                    Point::Next(rng.pick::<&str>(&WRITES))
+                } else {
+                    Point::After(rng.below(12))
+                };
+                let crash = Deed::Crash(operator, point, rng.chance(70));
                 (rng.between(0, length.min(1500)), crash)
             };
             (0..rng.between(1, 3)).map(|_| draw(rng)).collect()

@@ -101,6 +101,15 @@ impl Object {
     }
 }
 
+/// The call at which an operator ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Point {
+    /// The one after so many others.
+    After(u64),
+    /// The next of that label.
+    Next(&'static str),
+}
+
 /// Something that happens at its time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
@@ -108,6 +117,8 @@ pub enum What {
     Job(String),
     /// Something happens to a pod: its name and what.
     Pod(String, super::kubelet::Step),
+    /// Kueue admits a Job.
+    Admit(String),
     /// The garbage collector looks at everything.
     Collect,
     /// Somebody does something.
@@ -208,7 +219,7 @@ pub struct World {
     /// Writes so far, events not counted.
     pub writes: u64,
     /// After how many calls an operator ends, and whether the last one is still done.
-    pub crashes: [Option<(u64, bool)>; 2],
+    pub crashes: [Option<(Point, bool)>; 2],
     /// Whether it has.
     pub crashed: [bool; 2],
     /// How wrong each operator's clock is, in seconds.
@@ -313,6 +324,12 @@ impl World {
         value["kind"] = json!(kind.name());
         value["apiVersion"] = json!(kind.api_version());
         let object = Object { value, bytes: None };
+        let owned = object.owner().is_none_or(|(kind, name, uid)| {
+            self.get(kind, name).is_some_and(|owner| owner.uid() == uid)
+        });
+        if !owned {
+            self.collect_soon(60);
+        }
         self.objects.insert((kind, name.clone()), object);
         self.touched(kind, &name, true);
     }
@@ -427,6 +444,7 @@ impl World {
         match what {
             What::Job(name) => self.sync_job(&name),
             What::Pod(name, step) => self.step(&name, step),
+            What::Admit(name) => self.admit(&name),
             What::Collect => self.collect(),
             What::Deed(deed) => self.perform(&deed),
             What::Wake(..) | What::Hear(..) | What::Polled(..) | What::Start(_) => {}
@@ -474,7 +492,10 @@ impl World {
                     self.remove(kind, &name);
                 } else {
                     for (kind, name) in children {
-                        self.delete(kind, &name, true);
+                        // One that goes already may wait long for the node of a pod.
+                        if self.get(kind, &name).is_some_and(|child| !child.deleting()) {
+                            self.delete(kind, &name, true);
+                        }
                     }
                     again = true;
                 }
