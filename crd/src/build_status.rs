@@ -47,6 +47,11 @@ pub struct NixImageBuildStatus {
     #[schemars(length(max = 16), inner(length(max = 128)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub tags: Vec<String>,
+    /// Tags that point to somebody else's image and were kept, as `output.tagPolicy` says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 128)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub kept_tags: Vec<String>,
     /// Compressed size of config and layers, in bytes; of all platforms together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size_bytes: Option<i64>,

@@ -22,6 +22,11 @@ pub struct Published {
     #[schemars(length(max = 16), inner(length(max = 128)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub tags: Vec<String>,
+    /// Tags that point to somebody else's image and were kept, as `output.tagPolicy` says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 128)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub kept_tags: Vec<String>,
     /// One entry per platform.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]

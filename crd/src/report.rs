@@ -49,6 +49,9 @@ pub enum Outcome {
         /// Something a user should know.
         #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
         note: Option<String>,
+        /// Places in the run's tags of those that point to somebody else's image and were kept.
+        #[serde(rename = "k", default, skip_serializing_if = "Vec::is_empty")]
+        kept: Vec<u8>,
     },
     /// It failed.
     Failed(Box<Failed>),
@@ -93,6 +96,9 @@ pub struct Pushed {
     /// Something a user should know, such as that the image has no entry point.
     #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+    /// Places in the run's tags of those that point to somebody else's image and were kept.
+    #[serde(rename = "k", default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<u8>,
 }
 
 /// Why it failed.
@@ -317,6 +323,7 @@ mod tests {
                 drv_path: "d".repeat(256),
                 out_path: "o".repeat(256),
                 note: Some("n".repeat(256)),
+                kept: (0..16).collect(),
             })),
             vec![
                 Stage {

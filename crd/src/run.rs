@@ -8,11 +8,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::container::Container;
 use crate::files::Files;
-use crate::output::LayerProfile;
+use crate::output::{LayerProfile, TagPolicy};
 
 /// Version of the contract between operator and builder image: [`Run`], [`crate::report::Report`],
 /// exit codes and paths. A pod refuses a run of another version before it does anything.
 pub const CONTRACT: u32 = 1;
+
+/// Contract of a [`Run`] whose tags must not all be moved: a builder that does not know
+/// [`TagPolicy`] would move them, and refuses it instead. Reports stay what they are.
+pub const CONTRACT_TAG_POLICY: u32 = 2;
+
+/// Contracts that this version's builder takes.
+pub const CONTRACTS: RangeInclusive<u32> = CONTRACT..=CONTRACT_TAG_POLICY;
+
+/// Most digests in [`Output::ours`].
+pub const OURS_MAX: usize = 16;
 
 /// Longest [`Run`] as JSON, in bytes: a single environment string may have 128 KiB on Linux.
 pub const RUN_MAX: usize = 96 * 1024;
@@ -39,6 +49,13 @@ pub struct Output {
     pub repository: String,
     /// Tags to move when the image is there, expanded. Empty: push by digest only.
     pub tags: Vec<String>,
+    /// What becomes of tags that point to what is neither the image nor among [`Self::ours`].
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub tag_policy: TagPolicy,
+    /// Digests that this object published before, the newest first: at most [`OURS_MAX`], and none
+    /// where the policy does not ask.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ours: Vec<String>,
     /// A tag for what was pushed, until the index is there that names it: clean-up policies of
     /// registries eat what no tag points to. It is of use to nobody else, and may move anywhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -53,6 +70,16 @@ pub struct Output {
         skip_serializing_if = "Vec::is_empty"
     )]
     pub base_plain_http_hosts: Vec<String>,
+}
+
+impl Output {
+    /// The contract that a builder must speak to do this and no more.
+    pub const fn contract(&self) -> u32 {
+        match self.tag_policy {
+            TagPolicy::Overwrite => CONTRACT,
+            TagPolicy::Keep | TagPolicy::Fail => CONTRACT_TAG_POLICY,
+        }
+    }
 }
 
 /// What is to be done.
@@ -248,6 +275,7 @@ mod tests {
         let output = r#"{"repository":"r.example/web","tags":["latest"],"plainHTTP":false}"#;
         let read: Output = serde_json::from_str(output).unwrap();
         assert_eq!(read.temporary_tag, None);
+        assert_eq!(read.contract(), CONTRACT);
         assert_eq!(serde_json::to_string(&read).unwrap(), output);
         let published = r#"{"digest":"sha256:aa","drvPath":"/nix/store/x.drv"}"#;
         let read: Published = serde_json::from_str(published).unwrap();
@@ -264,5 +292,14 @@ mod tests {
             serde_json::to_string(&index).unwrap(),
             r#"{"index":{"manifests":[{"platform":"linux/arm64","digest":"sha256:aa","temporaryTag":"t"}]}}"#
         );
+    }
+
+    #[test]
+    fn a_run_that_must_leave_tags_alone_is_refused_by_builders_that_would_not() {
+        let output = r#"{"repository":"r.example/web","tags":["latest"],"tagPolicy":"Keep","ours":["sha256:aa"],"plainHTTP":false}"#;
+        let read: Output = serde_json::from_str(output).unwrap();
+        assert_eq!(read.contract(), CONTRACT_TAG_POLICY);
+        assert_eq!(serde_json::to_string(&read).unwrap(), output);
+        assert!(CONTRACTS.contains(&CONTRACT) && CONTRACTS.contains(&CONTRACT_TAG_POLICY));
     }
 }

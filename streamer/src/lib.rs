@@ -38,6 +38,7 @@ pub mod stages;
 pub mod stop;
 pub mod store;
 pub mod store_path;
+pub mod tag_policy;
 pub mod target;
 pub mod telemetry;
 #[cfg(test)]

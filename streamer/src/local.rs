@@ -142,7 +142,7 @@ async fn push(arguments: PushArguments, stop: &Stop) -> Result<()> {
     watch.end();
     let done = done?;
     target
-        .move_tags(&done.stale_tags, &done.manifest, stop)
+        .move_tags(&done.tags.stale, &done.manifest, stop)
         .await?;
     tell(
         output.json,

@@ -31,11 +31,12 @@ pub async fn publish(
     stop: &Stop,
 ) -> Result<Outcome> {
     let target = Target::new(settings, PUSH_PATIENCE)?;
-    tag(&target, digest, stages, stop).await?;
+    let kept = tag(&target, digest, stages, stop).await?;
     Ok(Outcome::Published {
         digest: digest.to_owned(),
         media_type: None,
         note: None,
+        kept,
     })
 }
 
@@ -54,11 +55,11 @@ pub async fn index(
     let running = Stages::begin(StageName::Tag);
     let tagged = target.tag(&document, stop).await;
     stages.end(&running);
-    tagged?;
     Ok(Outcome::Published {
         digest: document.descriptor.digest.to_string(),
         media_type: Some(document.descriptor.media_type),
         note,
+        kept: tagged?,
     })
 }
 
@@ -191,8 +192,13 @@ fn gone(target: &Target, digest: &str) -> Failure {
     )
 }
 
-/// Moves the target's tags to `digest`, which must be there.
-pub async fn tag(target: &Target, digest: &str, stages: &mut Stages, stop: &Stop) -> Result<()> {
+/// Moves the target's tags to `digest`, which must be there; places of those that were kept.
+pub async fn tag(
+    target: &Target,
+    digest: &str,
+    stages: &mut Stages,
+    stop: &Stop,
+) -> Result<Vec<u8>> {
     let running = Stages::begin(StageName::Tag);
     let found = target.manifest(&parsed(digest)?).await?;
     let manifest = found.ok_or_else(|| gone(target, digest))?;

@@ -153,7 +153,7 @@ async fn push_image(
     if target.has_tags() {
         let running = Stages::begin(StageName::Tag);
         let tagged = target
-            .move_tags(&done.stale_tags, &done.manifest, stop)
+            .move_tags(&done.tags.stale, &done.manifest, stop)
             .await;
         stages.end(&running);
         tagged?;
@@ -259,5 +259,6 @@ fn report(build: &Build, left: &Image, done: &Transferred) -> Pushed {
             .map(StorePath::to_string)
             .unwrap_or_default(),
         note: left.note.as_deref().map(verify::note),
+        kept: done.tags.kept.clone(),
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 use firn_crd::exit::Reason;
 use firn_crd::pod;
-use firn_crd::run::{CONTRACT, RUN_MAX, Run};
+use firn_crd::run::{CONTRACTS, RUN_MAX, Run};
 use serde::Deserialize;
 
 use crate::failure::{Failure, Result};
@@ -165,13 +165,15 @@ fn parse_run(json: &str) -> Result<Run> {
     }
     let version: Version = serde_json::from_str(json)
         .map_err(|error| broken(format!("does not name a contract: {error}")))?;
-    if version.contract != CONTRACT {
+    if !CONTRACTS.contains(&version.contract) {
         return Err(Failure::new(
             Reason::InternalError,
             format!(
-                "the operator speaks contract {}, this builder image contract {CONTRACT}: \
+                "the operator speaks contract {}, this builder image contracts {} to {}: \
                  let both be of the same version of Firn",
-                version.contract
+                version.contract,
+                CONTRACTS.start(),
+                CONTRACTS.end()
             ),
         ));
     }
@@ -194,7 +196,7 @@ mod tests {
         assert_eq!(failure.reason(), Reason::InternalError);
         let message = &failure.0.message;
         assert!(
-            message.contains("contract 7") && message.contains("contract 1"),
+            message.contains("contract 7") && message.contains("contracts 1 to 2"),
             "{message}"
         );
     }

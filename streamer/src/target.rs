@@ -19,6 +19,7 @@ use crate::failure::{Failure, Result, chain};
 use crate::push::presence;
 use crate::settings::Settings;
 use crate::stop::Stop;
+use crate::tag_policy::{Fate, Moves, Ownership};
 
 /// How long check asks again: a wrong address or password should show soon.
 pub const CHECK_PATIENCE: Duration = Duration::from_secs(60);
@@ -37,6 +38,7 @@ pub struct Target {
     /// The repository.
     pub repository: Repository,
     tags: Vec<Tag>,
+    ownership: Ownership,
     temporary_tag: Option<Tag>,
     deadline: Instant,
 }
@@ -60,6 +62,13 @@ impl Target {
         let temporary_tag = temporary_tag
             .transpose()
             .map_err(|error: firn_oci::reference::ReferenceError| invalid(&error))?;
+        let ours = output.ours.iter().map(|digest| digest.parse());
+        let ownership = Ownership {
+            policy: output.tag_policy,
+            ours: ours
+                .collect::<std::result::Result<_, _>>()
+                .map_err(|error: firn_oci::DigestError| invalid(&error))?,
+        };
         let mounts = [pod::PUSH_CA];
         let client = RegistrySettings {
             plain_http: output.plain_http,
@@ -77,6 +86,7 @@ impl Target {
         let registry = Registry::new(client)
             .map_err(|error| Failure::new(Reason::RegistryUnavailable, chain(&error)))?;
         Ok(Self {
+            ownership,
             temporary_tag,
             ..Self::of(registry, reference.repository, tags)
         })
@@ -88,6 +98,7 @@ impl Target {
             registry,
             repository,
             tags,
+            ownership: Ownership::default(),
             temporary_tag: None,
             deadline: Instant::now() + TAG_LIMIT,
         }
@@ -100,28 +111,52 @@ impl Target {
         found.map_err(|error| failure(&error))
     }
 
-    /// Moves the run's tags to `manifest`, which is there. That all is there, too, that it leads to
-    /// is looked at before; not where no tag has to move.
-    pub async fn tag(&self, manifest: &Document, stop: &Stop) -> Result<()> {
-        let stale = self.stale_tags(manifest).await?;
+    /// Moves the run's tags to `manifest`, which is there; places of those that were kept. That all
+    /// is there, too, that it leads to is looked at before; not where no tag has to move.
+    pub async fn tag(&self, manifest: &Document, stop: &Stop) -> Result<Vec<u8>> {
+        let Moves { stale, kept } = self.moves(manifest).await?;
         if !stale.is_empty() {
             presence::check(self, manifest).await?;
         }
-        self.move_tags(&stale, manifest, stop).await
+        self.move_tags(&stale, manifest, stop).await?;
+        Ok(kept)
     }
 
-    /// The run's tags that do not point to `manifest`.
-    pub async fn stale_tags(&self, manifest: &Document) -> Result<Vec<Tag>> {
-        let mut stale = Vec::new();
-        for tag in &self.tags {
+    /// What becomes of each of the run's tags. All are looked at before the first is moved.
+    ///
+    /// Errors: one points to somebody else's image, and the policy is `Fail`.
+    pub async fn moves(&self, manifest: &Document) -> Result<Moves> {
+        let image = manifest.descriptor.digest;
+        let mut moves = Moves::default();
+        for (place, tag) in self.tags.iter().enumerate() {
             let name = ManifestName::Tag(tag.clone());
             let there = self.registry.head_manifest(&self.repository, &name).await;
             let there = there.map_err(|error| failure(&error))?;
-            if there.is_none_or(|there| there.digest != manifest.descriptor.digest) {
-                stale.push(tag.clone());
+            let there = there.map(|there| there.digest);
+            match self.ownership.fate(there.as_ref(), &image) {
+                Fate::There => {}
+                Fate::Moves => moves.stale.push(tag.clone()),
+                Fate::Kept => {
+                    tracing::warn!(%tag, "the tag points to somebody else's image, and stays");
+                    moves.kept.extend(u8::try_from(place));
+                }
+                Fate::Refused => return Err(self.taken(tag, there, &image)),
             }
         }
-        Ok(stale)
+        Ok(moves)
+    }
+
+    fn taken(&self, tag: &Tag, there: Option<Digest>, image: &Digest) -> Failure {
+        let there = there.map(|digest| digest.to_string()).unwrap_or_default();
+        Failure::new(
+            Reason::TagExists,
+            format!(
+                "{}:{tag} points to {there}, which this NixImage did not publish, and \
+                 output.tagPolicy is Fail: no tag was moved. The image is there as {image}. Delete \
+                 the tag, name another, or set output.tagPolicy",
+                self.repository
+            ),
+        )
     }
 
     /// Moves tags to `manifest`, which must be there with all it leads to.

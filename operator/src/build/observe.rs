@@ -57,7 +57,10 @@ pub async fn observe(
     } else {
         previous(ctx, namespace, &object).await?
     };
-    let is_unmade = |(part, job): &(Part, Option<Job>)| *part != Part::Publish && job.is_none();
+    // Layers are looked for by the Jobs of platforms; whose a tag is, by those that move tags.
+    let is_unmade = |(part, job): &(Part, Option<Job>)| {
+        job.is_none() && (*part != Part::Publish || order::guards_tags(&object))
+    };
     let earlier = if !ended && jobs.iter().any(is_unmade) {
         earlier(ctx, namespace, &object).await?
     } else {
@@ -143,7 +146,8 @@ async fn previous(
     Ok(found.filter(same))
 }
 
-/// What the last builds before this one published, for a change that takes another back.
+/// What the last builds before this one published: for a change that takes another back, and to
+/// know whose a tag is.
 async fn earlier(
     ctx: &Context,
     namespace: &str,
@@ -166,7 +170,7 @@ async fn earlier(
             && outcome == Some(BuildOutcome::Published)
     });
     builds.sort_by_key(|found| Reverse(found.spec.number));
-    builds.truncate(order::EARLIER_MAX);
+    builds.truncate(order::KNOWN_MAX);
     Ok(builds)
 }
 

@@ -7,11 +7,11 @@ use firn_crd::build::BuildReason;
 use firn_crd::build_status::{BuildOutcome, PlatformStatus};
 use firn_crd::exit::{Container, Reason};
 use firn_crd::names::{self, ANNOTATION_BUILD_HASH};
-use firn_crd::output::{Platform, PlatformName};
+use firn_crd::output::{Platform, PlatformName, TagPolicy};
 use firn_crd::pod::ENV_RUN;
 use firn_crd::published::{Published, PublishedPlatform};
 use firn_crd::reference::CaConfigMapRef;
-use firn_crd::run::{self, CONTRACT, PlatformManifest, RUN_MAX, Run};
+use firn_crd::run::{self, OURS_MAX, PlatformManifest, RUN_MAX, Run};
 use firn_crd::{NixImage, NixImageBuild};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -112,12 +112,19 @@ pub struct Known<'a> {
     pub earlier: &'a [NixImageBuild],
 }
 
-/// How many builds back layers are looked for: a change that is taken back is seldom older.
+/// How many builds that published something are known.
+pub const KNOWN_MAX: usize = OURS_MAX;
+/// How many of them layers are looked for in: a change that is taken back is seldom older.
 pub const EARLIER_MAX: usize = 3;
 
 /// Whether the build only moves tags.
 pub fn retags(build: &NixImageBuild) -> bool {
     build.spec.reasons.contains(&BuildReason::Retag)
+}
+
+/// Whether tags of others must not be moved.
+pub fn guards_tags(build: &NixImageBuild) -> bool {
+    build.spec.output.tag_policy != TagPolicy::Overwrite
 }
 
 /// The longest time from the Job's start to its end: waiting for a node, then every attempt with
@@ -156,20 +163,31 @@ pub fn order(
         },
     };
     let by_digest = !moves_tags(build, part);
-    let run = Run {
-        contract: CONTRACT,
-        build: build.name_any(),
-        output: run::Output {
-            repository: spec.output.repository.clone(),
-            tags: if by_digest {
-                Vec::new()
-            } else {
-                spec.output.tags.clone()
-            },
-            temporary_tag: by_digest.then(|| temporary_tag(build, platform.platform)),
-            plain_http: spec.output.plain_http,
-            base_plain_http_hosts: spec.output.base_plain_http_hosts.clone(),
+    let output = run::Output {
+        repository: spec.output.repository.clone(),
+        tags: if by_digest {
+            Vec::new()
+        } else {
+            spec.output.tags.clone()
         },
+        tag_policy: if by_digest {
+            TagPolicy::default()
+        } else {
+            spec.output.tag_policy
+        },
+        ours: if by_digest || !guards_tags(build) {
+            Vec::new()
+        } else {
+            ours(known)
+        },
+        temporary_tag: by_digest.then(|| temporary_tag(build, platform.platform)),
+        plain_http: spec.output.plain_http,
+        base_plain_http_hosts: spec.output.base_plain_http_hosts.clone(),
+    };
+    let run = Run {
+        contract: output.contract(),
+        build: build.name_any(),
+        output,
         work,
     };
     let run = serde_json::to_string(&run).unwrap_or_default();
@@ -444,6 +462,24 @@ fn layers_from(known: Known<'_>, platform: PlatformName) -> Vec<String> {
     let mut seen = BTreeSet::new();
     let all = before.into_iter().chain(published).chain(earlier);
     all.filter(|image| seen.insert(image.clone())).collect()
+}
+
+/// What this object published in its repository: a tag that points there is its own.
+fn ours(known: Known<'_>) -> Vec<String> {
+    let repository = &known.build.spec.output.repository;
+    let published = known.image.and_then(published_in);
+    let published = published.filter(|(place, _)| place == repository);
+    let published = published.and_then(|(_, published)| published.digest.clone());
+    let earlier = known
+        .earlier
+        .iter()
+        .filter(|build| build.spec.output.repository == *repository)
+        .filter_map(|build| build.status.as_ref()?.digest.clone());
+    let mut seen = BTreeSet::new();
+    let all = published.into_iter().chain(earlier);
+    all.filter(|digest| seen.insert(digest.clone()))
+        .take(OURS_MAX)
+        .collect()
 }
 
 fn volumes(build: &NixImageBuild, site: &Site) -> Volumes {

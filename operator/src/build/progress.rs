@@ -140,6 +140,7 @@ fn recorded(observed: &Observed, part: Part) -> Option<Progress> {
             drv_path: drv_path.unwrap_or_default(),
             out_path: out_path.unwrap_or_default(),
             note: None,
+            kept: Vec::new(),
         })))),
         PlatformState::NotChanged => Some(Progress::Succeeded(Success::NotChanged {
             drv: drv_path?,

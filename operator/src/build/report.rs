@@ -34,6 +34,8 @@ pub enum Success {
     Retagged {
         /// Digest of the image.
         digest: String,
+        /// Places of tags that were kept.
+        kept: Vec<u8>,
     },
     /// The index of several platforms is in the registry and its tags were moved.
     Indexed {
@@ -43,6 +45,8 @@ pub enum Success {
         media_type: String,
         /// Something a user should know.
         note: Option<String>,
+        /// Places of tags that were kept.
+        kept: Vec<u8>,
     },
 }
 
@@ -127,13 +131,15 @@ pub fn success(pod: &Pod) -> Option<Result<Success, Failure>> {
             digest,
             media_type: Some(media_type),
             note,
+            kept,
         }) if is_digest(&digest) => Ok(Success::Indexed {
             digest,
             media_type: clean(&media_type, 128),
             note: note.map(|note| clean(&note, MESSAGE_MAX)),
+            kept,
         }),
-        Some(Outcome::Published { digest, .. }) if is_digest(&digest) => {
-            Ok(Success::Retagged { digest })
+        Some(Outcome::Published { digest, kept, .. }) if is_digest(&digest) => {
+            Ok(Success::Retagged { digest, kept })
         }
         _ => Err(Failure {
             container: Some(Container::Push),

@@ -89,7 +89,8 @@ fn cancelled(observed: &Observed) -> (BuildOutcome, Reason, &'static str) {
 }
 
 fn succeeded(status: &mut NixImageBuildStatus, observed: &Observed, success: &Success) {
-    let tags = observed.build.spec.output.tags.clone();
+    let (tags, kept) = tags(observed, success);
+    status.kept_tags = kept;
     match success {
         Success::Pushed(pushed) => {
             end(status, observed, BuildOutcome::Published);
@@ -118,7 +119,7 @@ fn succeeded(status: &mut NixImageBuildStatus, observed: &Observed, success: &Su
             end(status, observed, BuildOutcome::NotChanged);
             status.digest = published_digest(observed);
         }
-        Success::Retagged { digest } => {
+        Success::Retagged { digest, .. } => {
             end(status, observed, BuildOutcome::Retagged);
             status.digest = Some(digest.clone());
             status.tags = tags;
@@ -271,7 +272,7 @@ fn result(status: &mut PlatformStatus, observed: &Observed, part: Part, success:
                 status.out_path = out_path.or(status.out_path.take());
             }
         }
-        Success::Retagged { digest } | Success::Indexed { digest, .. } => {
+        Success::Retagged { digest, .. } | Success::Indexed { digest, .. } => {
             status.digest = Some(digest.clone());
         }
     }
@@ -399,7 +400,11 @@ fn success_words(observed: &Observed, success: &Success) -> (Word, String) {
                 .unwrap_or_default();
             (
                 Word::Succeeded,
-                format!("published {repository}@{}{note}", pushed.digest),
+                format!(
+                    "published {repository}@{}{note}{}",
+                    pushed.digest,
+                    kept_words(observed, success)
+                ),
             )
         }
         Success::Indexed { digest, note, .. } => {
@@ -410,7 +415,10 @@ fn success_words(observed: &Observed, success: &Success) -> (Word, String) {
             let count = observed.build.spec.output.platforms.len();
             (
                 Word::Succeeded,
-                format!("published {repository}@{digest} for {count} platforms{note}"),
+                format!(
+                    "published {repository}@{digest} for {count} platforms{note}{}",
+                    kept_words(observed, success)
+                ),
             )
         }
         Success::NotChanged { .. } if order::has_index(&observed.build) => (
@@ -422,11 +430,40 @@ fn success_words(observed: &Observed, success: &Success) -> (Word, String) {
             Word::NotChanged,
             format!("{drv} is what the published image was made from"),
         ),
-        Success::Retagged { digest } => (
+        Success::Retagged { digest, .. } => (
             Word::Retagged,
-            format!("moved the tags to {repository}@{digest}"),
+            format!(
+                "moved the tags to {repository}@{digest}{}",
+                kept_words(observed, success)
+            ),
         ),
     }
+}
+
+/// The tags that point to the image now, and those that were kept since they are others'.
+fn tags(observed: &Observed, success: &Success) -> (Vec<String>, Vec<String>) {
+    let kept = match success {
+        Success::Pushed(pushed) => pushed.kept.as_slice(),
+        Success::Indexed { kept, .. } | Success::Retagged { kept, .. } => kept,
+        Success::NotChanged { .. } => &[],
+    };
+    let tags = observed.build.spec.output.tags.iter().enumerate();
+    let (kept, moved): (Vec<_>, Vec<_>) =
+        tags.partition(|(place, _)| kept.iter().any(|kept| usize::from(*kept) == *place));
+    let names =
+        |tags: Vec<(usize, &String)>| tags.into_iter().map(|(_, tag)| tag.clone()).collect();
+    (names(moved), names(kept))
+}
+
+fn kept_words(observed: &Observed, success: &Success) -> String {
+    let (_, kept) = tags(observed, success);
+    if kept.is_empty() {
+        return String::new();
+    }
+    format!(
+        "; {} stayed where others had pointed them, as output.tagPolicy says",
+        kept.join(", ")
+    )
 }
 
 /// The events of the change from `old` to `new`.

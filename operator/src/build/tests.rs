@@ -841,6 +841,36 @@ fn a_build_that_was_kept_when_its_image_was_deleted_ends() {
 }
 
 #[test]
+fn tags_that_were_kept_are_not_said_to_be_ours() {
+    let mut build = build();
+    build.spec.output.tags = vec!["latest".into(), "stable".into()];
+    let result = Pushed {
+        platform: "linux/amd64".into(),
+        digest: format!("sha256:{}", "ab".repeat(32)),
+        kept: vec![1, 200],
+        ..Pushed::default()
+    };
+    let plan = plan(&Observed {
+        build: Arc::new(build),
+        jobs: vec![Seen {
+            pods: vec![over("p1", "push", 0, Outcome::Pushed(Box::new(result)))],
+            ..seen()
+        }],
+        ..observed()
+    });
+    let status = plan.status.unwrap();
+    assert_eq!(status.tags, ["latest"]);
+    assert_eq!(status.kept_tags, ["stable"]);
+    let said = find_condition(&status.conditions, ConditionType::Succeeded).unwrap();
+    assert!(
+        said.message
+            .contains("; stable stayed where others had pointed"),
+        "{}",
+        said.message
+    );
+}
+
+#[test]
 fn a_running_build_says_which_container_runs_and_then_writes_nothing() {
     let plan_first = plan(&observed());
     let status = plan_first.status.clone().unwrap();

@@ -72,6 +72,7 @@ fn apply(fold: &mut Fold, run: &Run) {
         }
         (Some(BuildOutcome::Retagged), Some(published)) => {
             published.tags.clone_from(&status.tags);
+            published.kept_tags.clone_from(&status.kept_tags);
             published.tags_hash = Some(run.work.tags_hash.clone());
         }
         _ => {}
@@ -90,6 +91,7 @@ fn of_build(run: &Run, status: &NixImageBuildStatus) -> Published {
         digest: status.digest.clone(),
         media_type: status.media_type.clone(),
         tags: status.tags.clone(),
+        kept_tags: status.kept_tags.clone(),
         platforms: platforms
             .iter()
             .filter_map(|platform| {

@@ -7,7 +7,6 @@ use firn_crd::NixImageSpec;
 use firn_crd::build_spec::{Isolation, StoreType};
 use firn_crd::cache::CacheMode;
 use firn_crd::exit::Reason;
-use firn_crd::output::TagPolicy;
 use firn_crd::policy::{DeletionPolicy, OnDrift, RunPolicy, Verification};
 use firn_crd::signing::{SbomFormat, SignatureFormat, SigningMode};
 use firn_crd::source::GitSource;
@@ -141,11 +140,6 @@ pub const NOT_YET: &[NotYet] = &[
         path: "flake.acceptFlakeConfig",
         asked: |spec| when(spec.flake.accept_flake_config, "true"),
         remedy: "name substituters and keys in spec.build",
-    },
-    NotYet {
-        path: "output.tagPolicy",
-        asked: |spec| unless_default::<TagPolicy>(&spec.output.tag_policy),
-        remedy: "use Overwrite",
     },
     NotYet {
         path: "build.isolation",
@@ -348,6 +342,7 @@ pub const HONOURED: &[Honoured] = &[
     honoured("trigger.paths", "image::observe"),
     honoured("output.repository", "build::order"),
     honoured("output.tags", "image::tests"),
+    honoured("output.tagPolicy", "build::order"),
     honoured("output.pushSecretRef.name", "build::order"),
     honoured("output.basePullSecretRef.name", "build::order"),
     honoured("output.baseCAConfigMapRef.name", "build::order"),

@@ -457,11 +457,13 @@ impl World {
                 digest,
                 media_type: Some("application/vnd.oci.image.index.v1+json".into()),
                 note: None,
+                kept: Vec::new(),
             },
             Told::Retagged(digest) => Outcome::Published {
                 digest,
                 media_type: None,
                 note: None,
+                kept: Vec::new(),
             },
         };
         let pushing = Stage {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use firn_oci::registry::ManifestName;
 use firn_oci::{
-    Compression, Compressors, Digest, Document, Layer, Manifest, Repository, Tag, media_type,
+    Compression, Compressors, Digest, Document, Layer, Manifest, Repository, media_type,
 };
 
 use super::base::BaseSource;
@@ -15,6 +15,7 @@ use crate::failure::{Failure, Result};
 use crate::input::Image;
 use crate::layer::Streams;
 use crate::recipe::{Key, Known};
+use crate::tag_policy::Moves;
 use crate::target::{Target, failure};
 use crate::watch::Watch;
 
@@ -60,8 +61,8 @@ pub struct Transferred {
     pub config_size: u64,
     /// How the config got there.
     pub config: Placement,
-    /// Tags of the target that do not point to it yet.
-    pub stale_tags: Vec<Tag>,
+    /// What becomes of the target's tags.
+    pub tags: Moves,
 }
 
 /// A failure, or one that making the layers again may heal.
@@ -129,7 +130,8 @@ impl Transfer<'_> {
         if !there.contains(&&itself) || !self.target.has_tags() {
             return Ok(None);
         }
-        if !self.target.stale_tags(&manifest).await?.is_empty() {
+        let tags = self.target.moves(&manifest).await?;
+        if !tags.stale.is_empty() {
             return Ok(None);
         }
         // It is there; but the registry may look whether it still has every blob.
@@ -149,7 +151,7 @@ impl Transfer<'_> {
             config: Placement::Reused,
             manifest,
             layers,
-            stale_tags: Vec::new(),
+            tags,
         }))
     }
 
@@ -200,13 +202,13 @@ impl Transfer<'_> {
         let config_size = config.descriptor.size;
         let config = blobs.config(&config).await?;
         self.put_manifest(&manifest).await?;
-        let stale_tags = self.target.stale_tags(&manifest).await?;
+        let tags = self.target.moves(&manifest).await?;
         Ok(Transferred {
             manifest,
             layers,
             config_size,
             config,
-            stale_tags,
+            tags,
         })
     }
 

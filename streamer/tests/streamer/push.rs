@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use crate::made::{Package, noise, store_path};
 use firn_crd::exit::Reason;
+use firn_crd::output::TagPolicy;
 use firn_crd::report::{Outcome, Pushed};
 use firn_crd::run::{self, Compression, ImageSpec, Output, Published, Run, Timestamp, Work};
 use firn_oci::testing::{Access, Answer, FakeRegistry};
@@ -27,6 +28,8 @@ mod index;
 mod others;
 #[path = "push/poison.rs"]
 mod poison;
+#[path = "push/tags.rs"]
+mod tags;
 
 const REPOSITORY: &str = "team/app";
 
@@ -37,6 +40,9 @@ struct Pod {
     packages: Vec<Package>,
     published: Option<Published>,
     tags: Vec<String>,
+    tag_policy: TagPolicy,
+    /// Digests that the operator names as published before.
+    ours: Vec<String>,
     level: Option<u8>,
     /// Published before that.
     earlier: Vec<String>,
@@ -71,6 +77,8 @@ impl Pod {
                 .collect(),
             published: None,
             tags: vec!["latest".into()],
+            tag_policy: TagPolicy::Overwrite,
+            ours: Vec::new(),
             level: None,
             earlier: Vec::new(),
             platform: "linux/amd64",
@@ -206,6 +214,8 @@ impl Pod {
                 output: Output {
                     repository: format!("{}/{REPOSITORY}", self.registry.host()),
                     tags: self.tags.clone(),
+                    tag_policy: self.tag_policy,
+                    ours: self.ours.clone(),
                     temporary_tag: self.temporary_tag.clone(),
                     plain_http: true,
                     base_plain_http_hosts: self.base_plain_http_hosts.clone(),
@@ -560,6 +570,7 @@ async fn publish_moves_tags_to_what_is_there_only() {
             digest: first.digest.clone(),
             media_type: None,
             note: None,
+            kept: Vec::new(),
         }
     );
     assert_eq!(pod.tagged("stable"), Some(first.digest));

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::Output;
 
 use crate::made::{Package, noise, store_path};
+use firn_crd::output::TagPolicy;
 use firn_crd::report::{Outcome, Pushed, Report};
 use firn_crd::run::{self, Compression, ImageSpec, Run, Timestamp, Work};
 use firn_oci::testing::FakeRegistry;
@@ -175,6 +176,8 @@ fn orders(registry: &FakeRegistry, repository: &str, compression: Compression) -
         output: run::Output {
             repository: format!("{}/{repository}", registry.host()),
             tags: vec!["latest".into()],
+            tag_policy: TagPolicy::Overwrite,
+            ours: Vec::new(),
             temporary_tag: None,
             plain_http: true,
             base_plain_http_hosts: Vec::new(),

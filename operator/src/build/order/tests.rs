@@ -5,7 +5,7 @@ use firn_crd::names::ANNOTATION_BUILD_HASH;
 use firn_crd::output::LayerProfile;
 use firn_crd::published::{Published, PublishedPlatform};
 use firn_crd::reference::SecretRef;
-use firn_crd::run::{Compression, Strategy, Work};
+use firn_crd::run::{CONTRACT, CONTRACT_TAG_POLICY, Compression, Strategy, Work};
 use firn_crd::{NixImageBuildStatus, NixImageStatus};
 use k8s_openapi::api::core::v1::Toleration;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -251,4 +251,59 @@ fn labels_that_do_not_fit_are_refused_with_the_remedy() {
     let failure = made(&build, None).unwrap_err();
     assert_eq!(failure.reason, Reason::NotSupported);
     assert!(failure.message.contains("shorten them"));
+}
+
+#[test]
+fn whose_a_tag_is_is_told_where_the_policy_asks() {
+    let mut build = build();
+    let image = published_image();
+    let (_, run) = ordered(&build, Some(&image));
+    assert_eq!(
+        (run.contract, run.output.ours.len()),
+        (CONTRACT, 0),
+        "nobody asks"
+    );
+
+    build.spec.output.tag_policy = TagPolicy::Fail;
+    let before = |number: usize, repository: &str| {
+        let mut before = super::super::tests::build();
+        before.spec.output.repository = repository.into();
+        before.status = Some(NixImageBuildStatus {
+            digest: Some(format!("sha256:{number}")),
+            ..NixImageBuildStatus::default()
+        });
+        before
+    };
+    let mut earlier = vec![before(99, "registry.example/elsewhere")];
+    earlier.extend((0..30).map(|number| before(number, "registry.example/web")));
+    let known = Known {
+        build: &build,
+        image: Some(&image),
+        previous: None,
+        earlier: &earlier,
+    };
+    let told = |part| {
+        let order = order(known, part, &[], &Site::default()).unwrap();
+        serde_json::from_str::<Run>(&order.run).unwrap()
+    };
+    let run = told(parts(&build)[0]);
+    assert_eq!(run.contract, CONTRACT_TAG_POLICY);
+    assert_eq!(run.output.tag_policy, TagPolicy::Fail);
+    assert_eq!(run.output.ours.len(), OURS_MAX);
+    assert_eq!(run.output.ours[..2], ["sha256:aa", "sha256:0"]);
+    assert_eq!(told(Part::Publish).output.ours, run.output.ours);
+}
+
+#[test]
+fn a_job_that_moves_no_tag_of_people_guards_none() {
+    let mut build = build();
+    let platform = |name: &str| Platform {
+        platform: name.parse().unwrap(),
+        ..Platform::default()
+    };
+    build.spec.output.platforms = vec![platform("linux/amd64"), platform("linux/arm64")];
+    build.spec.output.tag_policy = TagPolicy::Keep;
+    let (_, run) = ordered(&build, Some(&published_image()));
+    assert_eq!(run.contract, CONTRACT);
+    assert_eq!(run.output.tag_policy, TagPolicy::Overwrite);
 }

@@ -263,6 +263,7 @@ impl World {
             digest: digest(byte),
             media_type: Some(INDEX.into()),
             note: None,
+            kept: Vec::new(),
         };
         self.ends(PUBLISH, 0, done);
     }

@@ -124,11 +124,6 @@ fn what_is_not_supported_is_named_with_value_and_remedy() {
             "spec.flake.acceptFlakeConfig: true",
         ),
         (
-            "/output/tagPolicy",
-            json!("Keep"),
-            "spec.output.tagPolicy: Keep",
-        ),
-        (
             "/build/isolation",
             json!("UserNamespace"),
             "spec.build.isolation: UserNamespace",

@@ -43,7 +43,9 @@ async fn published(pod: &Pod, manifests: &[PlatformManifest]) -> (String, Option
             digest,
             media_type,
             note,
+            kept,
         } => {
+            assert!(kept.is_empty());
             assert_eq!(media_type.as_deref(), Some(media_type::INDEX));
             (digest, note)
         }
