@@ -118,6 +118,14 @@ fn plan(world: &mut World, kind: Kind) -> i64 {
         None => Vec::new(),
     };
     deeds.extend(crashes);
+    if rng.chance(10) {
+        // Few changes meet a build that runs: here it is made sure of.
+        let supersedes = Point::Next("patch NixImageBuild");
+        let at = rng.between(20, 120);
+        deeds.push((1, Deed::Replace(true)));
+        deeds.push((at, Deed::Crash(0, supersedes, rng.chance(50))));
+        deeds.push((at + 1, Deed::Label(rng.between(0, 5))));
+    }
     if rng.chance(25) {
         let (at, percent) = (rng.between(0, 400), *rng.pick(&[5, 20, 60]));
         deeds.push((at, Deed::Errors(percent)));
