@@ -5,10 +5,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
+
+use crate::wait::{unless_failed, until};
 
 /// It is up in a tenth of a second; a machine that is busy takes longer.
 const READY: Duration = Duration::from_secs(30);
@@ -59,14 +60,12 @@ impl Containerd {
             ctr: programs.join("ctr"),
             folder: folder.to_owned(),
         };
-        let start = Instant::now();
-        while let Err(error) = node.ctr(&["version"]) {
-            if start.elapsed() > READY || node.child.try_wait()?.is_some() {
-                let said = fs::read_to_string(&log).unwrap_or_default();
-                bail!("containerd does not come up: {error}: {said}");
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
+        let ready = until("containerd is up", READY, || {
+            let ended = node.child.try_wait()?.is_some();
+            ensure!(!ended, "containerd ended");
+            Ok(unless_failed(node.ctr(&["version"])))
+        });
+        ready.with_context(|| fs::read_to_string(&log).unwrap_or_default())?;
         Ok(node)
     }
 

@@ -8,11 +8,12 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use firn_oci::Digest;
+
+use crate::wait::{unless_failed, until};
 
 /// Where it listens; nobody else is in the network namespace.
 pub const ADDRESS: &str = "127.0.0.1:5000";
@@ -78,21 +79,15 @@ impl Registry {
             wire_before: 0,
             said_before: 0,
         };
-        registry.wait_until_ready()?;
+        let ready = until("the registry is up", READY, || {
+            let ended = registry.child.try_wait()?.is_some();
+            ensure!(!ended, "the registry ended");
+            Ok(unless_failed(answer()))
+        });
+        ready.with_context(|| registry.log().unwrap_or_default())?;
         registry.wire_before = wire()?;
         registry.said_before = registry.log()?.lines().count();
         Ok(registry)
-    }
-
-    fn wait_until_ready(&mut self) -> Result<()> {
-        let start = Instant::now();
-        while answer().is_err() {
-            if start.elapsed() > READY || self.child.try_wait()?.is_some() {
-                bail!("the registry does not come up: {}", self.log()?);
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-        Ok(())
     }
 
     fn log(&self) -> Result<String> {
