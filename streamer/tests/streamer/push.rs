@@ -288,6 +288,14 @@ async fn the_first_push_sends_everything_and_the_tag_last() {
         ("PUT", "/v2/team/app/manifests/latest")
     );
     assert_eq!(pod.registry.open_uploads(), 0);
+    // For each blob whether it is there, where to, and itself; and as when nothing changed.
+    let blobs = usize::try_from(pushed.layers_total).unwrap() + 1;
+    assert_eq!(
+        pod.registry.seen().len(),
+        3 * blobs + 4,
+        "{:#?}",
+        pod.registry.seen()
+    );
 }
 
 #[tokio::test]
@@ -338,11 +346,16 @@ async fn a_small_change_sends_one_layer() {
     let first = pod.push().await;
     pod.publish(&first);
     pod.change();
+    pod.registry.forget();
     let second = pod.push().await;
     assert_eq!(
         (second.layers_pushed, second.layers_total),
         (1, first.layers_total)
     );
+    // A layer and the config, one for each layer that stays, the manifest, and as when nothing changed.
+    let stays = usize::try_from(second.layers_total).unwrap() - 1;
+    let seen = pod.registry.seen();
+    assert_eq!(seen.len(), 2 * 3 + stays + 1 + 4, "{seen:#?}");
     assert!(second.bytes_pushed < first.bytes_pushed / 3);
     assert_eq!(pod.tagged("latest"), Some(second.digest));
 }
