@@ -8,4 +8,5 @@ mod first_image;
 mod kubernetes;
 mod made_by_others;
 mod secrets;
+mod tags;
 mod triggers;
