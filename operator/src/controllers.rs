@@ -21,6 +21,7 @@ use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use kube::api::Api;
 use kube::runtime::controller::{Action, Config};
+use kube::runtime::utils::Backoff;
 use kube::{Client, Resource, ResourceExt};
 use tokio::sync::watch;
 
@@ -32,6 +33,24 @@ use crate::source::ImageKey;
 const CONCURRENCY: u16 = 16;
 /// One change of a Job comes as several events.
 const DEBOUNCE: Duration = Duration::from_millis(300);
+
+/// No pause for a whole controller when one of its watches fails: each watch has its own. kube's
+/// pause doubles with each error of any of them and stops them all meanwhile, so that after an API
+/// server's restart of three seconds nothing woke a controller for up to a minute.
+#[derive(Debug)]
+pub struct EachWatchPauses;
+
+impl Iterator for EachWatchPauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(Duration::ZERO)
+    }
+}
+
+impl Backoff for EachWatchPauses {
+    fn reset(&mut self) {}
+}
 
 /// What is watched: one namespace, or all.
 #[derive(Debug, Clone, PartialEq, Eq)]

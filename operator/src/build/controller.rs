@@ -21,7 +21,7 @@ use super::progress::{is_finished, is_suspended};
 use super::{act, measure, observe, plan};
 use crate::context::Context;
 use crate::controllers::{
-    Errors, OUTDATED, Scope, config, look_again, name_of, stopped, trim, until,
+    EachWatchPauses, Errors, OUTDATED, Scope, config, look_again, name_of, stopped, trim, until,
 };
 use crate::error::Error;
 use crate::metrics;
@@ -87,6 +87,7 @@ pub async fn run(
     });
     Controller::for_stream(builds, reader)
         .with_config(config())
+        .trigger_backoff(EachWatchPauses)
         .owns_stream(jobs)
         .watches_stream(pods, |pod| of_pod(&pod))
         .reconcile_on(woken)

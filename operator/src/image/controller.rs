@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use super::{act, measure, observe, plan};
 use crate::context::Context;
 use crate::controllers::{
-    Errors, OUTDATED, Scope, config, look_again, name_of, stopped, trim, until,
+    EachWatchPauses, Errors, OUTDATED, Scope, config, look_again, name_of, stopped, trim, until,
 };
 use crate::error::Error;
 use crate::metrics;
@@ -72,6 +72,7 @@ pub async fn run(
     });
     Controller::for_stream(images, reader)
         .with_config(config())
+        .trigger_backoff(EachWatchPauses)
         .owns_stream(builds)
         .reconcile_on(changes)
         .graceful_shutdown_on(stopped(stop))
