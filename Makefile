@@ -5,13 +5,16 @@ firn = e2e/compiler && cargo build --package firn-e2e --bins && $(CARGO_TARGET_D
 # What Firn is compared with must not be slow for want of an optimiser.
 optimised = --config profile.dev.package.firn-e2e.opt-level=3 --config profile.dev.package.firn-oci.opt-level=3
 
-.PHONY: demo test bench images cluster-up cluster-down
+.PHONY: demo test soak bench images cluster-up cluster-down
 
 demo: ## the main job, on a real cluster of its own
 	@$(firn)/firn-demo
 
 test: ## everything that CI runs
 	@e2e/compiler && cargo test --workspace --no-run && $(CARGO_TARGET_DIR)/debug/firn-test
+
+soak: ## the stories of faults, again and again: takes about an hour
+	@e2e/compiler && cargo test --workspace --no-run && $(CARGO_TARGET_DIR)/debug/firn-test --soak
 
 bench: ## what pushing takes, beside what others take; writes docs/benchmarks.md (BENCH: more arguments)
 	@e2e/compiler && cargo build --package firn-e2e --bin firn-bench $(optimised) && $(CARGO_TARGET_DIR)/debug/firn-bench run $(BENCH)

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, ensure};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::Api;
 use kube::api::{ListParams, LogParams};
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
@@ -140,8 +140,12 @@ impl Registry {
     }
 }
 
-/// The registry's own log.
+/// The registry's own log, since the story has its namespace: another one may have told the same
+/// story before.
 async fn log(world: &World) -> Result<String> {
+    let namespaces: Api<Namespace> = Api::all(world.client.clone());
+    let namespace = namespaces.get(&world.namespace).await?;
+    let begun = namespace.metadata.creation_timestamp.map(|time| time.0);
     let pods: Api<Pod> = Api::namespaced(world.client.clone(), services::NAMESPACE);
     let list = pods
         .list(&ListParams::default().labels("app=registry"))
@@ -151,7 +155,11 @@ async fn log(world: &World) -> Result<String> {
         .first()
         .and_then(|pod| pod.metadata.name.clone())
         .context("no registry")?;
-    Ok(pods.logs(&pod, &LogParams::default()).await?)
+    let parameters = LogParams {
+        since_time: begun,
+        ..LogParams::default()
+    };
+    Ok(pods.logs(&pod, &parameters).await?)
 }
 
 /// The digests of uploads into `repository` that the access log says were finished: a `PUT` of

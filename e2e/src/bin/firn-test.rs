@@ -26,7 +26,17 @@ struct Arguments {
     /// Only stories whose name contains this; the counts are not held against the expected ones.
     #[arg(long)]
     only: Option<String>,
+    /// Instead of the tests: the stories of faults, again and again.
+    #[arg(long, conflicts_with = "only")]
+    soak: bool,
 }
+
+/// What the sweep of faults tells, each time round.
+const SOAK: [&str; 3] = ["control_plane", "pods_taken", "registry_faults"];
+/// How often it goes round; each time with other dice.
+const ROUNDS: u64 = 10;
+/// How often the operator is killed in a round: some four builds of six images.
+const KILLS: &str = "40";
 
 /// The tiers of a lane run one after the other, the lanes side by side: stories mostly wait for a
 /// cluster, and the rest mostly computes. Both take about as long.
@@ -50,8 +60,12 @@ const AS_FOREIGN: [&str; 3] = [
 ];
 
 /// Stories that need more of a cluster than its API.
-const EMBEDDED_ONLY: [(&str, &str); 6] = [
+const EMBEDDED_ONLY: [(&str, &str); 10] = [
     ("operator_killed", "it reads the API server's audit log"),
+    ("killed_at_random", "it reads the API server's audit log"),
+    ("control_plane", "it kills the API server"),
+    ("pods_taken", "it cordons the one node"),
+    ("registry_faults", "it puts a proxy beside the API server"),
     ("two_platforms_are_built", "it adds a node"),
     ("a_binary_cache", "it puts a cache beside the API server"),
     ("a_forward_proxy", "it puts a proxy beside the API server"),
@@ -61,8 +75,11 @@ const EMBEDDED_ONLY: [(&str, &str); 6] = [
 
 fn main() -> Result<ExitCode> {
     let start = Instant::now();
-    let arguments = Arguments::parse();
-    let expected = if arguments.only.is_some() {
+    let mut arguments = Arguments::parse();
+    if arguments.soak {
+        arguments.tiers = vec![Tier::Stories];
+    }
+    let expected = if arguments.only.is_some() || arguments.soak {
         Expected::default()
     } else {
         Expected::parse(include_str!("../../expected-tests"))?
@@ -76,6 +93,7 @@ fn main() -> Result<ExitCode> {
         bin: &bin,
         programs: &programs,
         only: arguments.only.as_deref(),
+        soak: arguments.soak,
     };
     let summary = Mutex::new(Summary::new(expected));
     let wanted = |tier: &Tier| arguments.tiers.is_empty() || arguments.tiers.contains(tier);
@@ -208,6 +226,7 @@ struct Plan<'a> {
     bin: &'a Path,
     programs: &'a [TestProgram],
     only: Option<&'a str>,
+    soak: bool,
 }
 
 impl Plan<'_> {
@@ -253,6 +272,19 @@ impl Plan<'_> {
         };
         if let Some(only) = self.only {
             stories("some of them", &inside, &[only, "--test-threads=1"]);
+            return steps;
+        }
+        if self.soak {
+            for round in 1..=ROUNDS {
+                let killed = ["killed_at_random", "--test-threads=1"];
+                for step in self.tests(Tier::Stories, &inside, &killed) {
+                    let step = step.env("FIRN_KILLS", KILLS);
+                    let step = step.env("FIRN_KILL_SEED", round.to_string());
+                    steps.push(step);
+                }
+                let others = [&SOAK[..], &["--test-threads=1"]].concat();
+                steps.extend(self.tests(Tier::Stories, &inside, &others));
+            }
             return steps;
         }
         let together = ["--skip", "alone::", "--test-threads=4"];

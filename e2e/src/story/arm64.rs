@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::api::DeleteParams;
 
+use super::fault::cluster;
 use super::{SOON, World};
 use crate::debian::{self, Lock};
 use crate::wait::{Seen, eventually};
@@ -151,24 +152,5 @@ fn kubectl(world: &World, arguments: &[&str], manifest: &str) -> Result<()> {
     drop(input);
     let status = child.wait()?;
     ensure!(status.success(), "kubectl {arguments:?}: {status}");
-    Ok(())
-}
-
-/// The program that knows the cluster's machines, which is built beside the tests.
-fn cluster(arguments: &[&str]) -> Result<()> {
-    let deps = std::env::current_exe()?;
-    let program = deps
-        .parent()
-        .and_then(Path::parent)
-        .context("no folder")?
-        .join("firn-cluster");
-    let output = tokio::task::block_in_place(|| Command::new(&program).args(arguments).output())
-        .with_context(|| format!("failed to run {}", program.display()))?;
-    ensure!(
-        output.status.success(),
-        "firn-cluster {arguments:?}: {}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
     Ok(())
 }

@@ -2,8 +2,11 @@
 //! git repository, manifests to apply, and words for what is awaited.
 
 pub mod arm64;
+pub mod dice;
 mod dump;
+pub mod fault;
 mod image;
+pub mod once;
 mod world;
 
 pub use image::Wanted;

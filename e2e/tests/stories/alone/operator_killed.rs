@@ -22,23 +22,27 @@ const MOST_WRITES: usize = 60;
 #[tokio::test]
 async fn an_operator_killed_after_each_of_its_writes_makes_one_job_and_one_result() -> Result<()> {
     tell("killed", async |world| {
-        let operators: Api<Deployment> = Api::namespaced(world.client.clone(), "firn-system");
-        let environment = environment(&operators).await?;
-        scale(&operators, 0).await?;
-        let told = story(world, &environment).await;
-        scale(&operators, 1).await?;
-        told
+        in_place_of_the_operator(world, story).await
     })
     .await
 }
 
+/// Tells a story that runs operators of its own, given their environment, while the installed one
+/// sleeps.
+pub(super) async fn in_place_of_the_operator<F>(world: &World, story: F) -> Result<()>
+where
+    F: AsyncFnOnce(&World, &[(String, String)]) -> Result<()>,
+{
+    let operators: Api<Deployment> = Api::namespaced(world.client.clone(), "firn-system");
+    let environment = environment(&operators).await?;
+    scale(&operators, 0).await?;
+    let told = story(world, &environment).await;
+    let back = scale(&operators, 1).await;
+    told.and(back)
+}
+
 async fn story(world: &World, environment: &[(String, String)]) -> Result<()> {
-    let log = world
-        .cluster
-        .needs_embedded()
-        .context("this cluster shows no audit log")?
-        .layout
-        .audit_log();
+    let log = audit_log(world)?;
     let source = world.publish_flake("public").await?;
     world.apply(&Wanted::new(world, "web", &source.url)).await?;
 
@@ -98,10 +102,10 @@ async fn story(world: &World, environment: &[(String, String)]) -> Result<()> {
 
 /// One successful write in the audit log.
 #[derive(Debug)]
-struct Write {
-    verb: String,
-    resource: String,
-    name: String,
+pub(super) struct Write {
+    pub(super) verb: String,
+    pub(super) resource: String,
+    pub(super) name: String,
 }
 
 impl std::fmt::Display for Write {
@@ -112,7 +116,7 @@ impl std::fmt::Display for Write {
 
 /// The operator's writes to objects of `namespace` in the audit log after byte `from`. Events are
 /// for people: nothing is decided by them.
-fn writes(log: &Path, from: u64, namespace: &str) -> Result<Vec<Write>> {
+pub(super) fn writes(log: &Path, from: u64, namespace: &str) -> Result<Vec<Write>> {
     let bytes = std::fs::read(log)?;
     let new = bytes.get(usize::try_from(from)?..).unwrap_or_default();
     let mut writes = Vec::new();
@@ -152,7 +156,15 @@ fn writes(log: &Path, from: u64, namespace: &str) -> Result<Vec<Write>> {
     Ok(writes)
 }
 
-fn length(log: &Path) -> Result<u64> {
+/// Where the API server writes down who wrote what.
+pub(super) fn audit_log(world: &World) -> Result<PathBuf> {
+    let embedded = world.cluster.needs_embedded();
+    let layout = &embedded.context("this cluster shows no audit log")?.layout;
+    Ok(layout.audit_log())
+}
+
+/// In bytes.
+pub(super) fn length(log: &Path) -> Result<u64> {
     Ok(std::fs::metadata(log)?.len())
 }
 
@@ -198,7 +210,7 @@ async fn scale(operators: &Api<Deployment>, replicas: i32) -> Result<()> {
     .await
 }
 
-fn start(world: &World, environment: &[(String, String)]) -> Result<Child> {
+pub(super) fn start(world: &World, environment: &[(String, String)]) -> Result<Child> {
     Command::new(program()?)
         .envs(environment.iter().map(|(name, value)| (name, value)))
         .env("FIRN_WATCH_NAMESPACES", &world.namespace)
