@@ -81,9 +81,9 @@ pub struct NixImageSpec {
     /// build it.
     #[serde(default)]
     pub cache: Cache,
-    /// What happens when a build is wanted while another one runs. `Serial`: every one is run.
-    /// `SerialLatestOnly`: the running one ends, then the latest is run. `CancelRunning`: the running
-    /// one is cancelled.
+    /// What happens when a build is wanted while another one runs. `Serial`: every commit that the
+    /// operator sees meanwhile is built, in order; at most 10 wait. `SerialLatestOnly`: the running
+    /// one ends, then the latest is run. `CancelRunning`: the running one is cancelled.
     #[serde(default)]
     pub run_policy: RunPolicy,
     /// How many finished builds are kept, and how long.
@@ -125,6 +125,11 @@ pub struct NixImageStatus {
     /// The source as last seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<SourceStatus>,
+    /// Revisions that wait for the build that runs, the oldest first, with `runPolicy: Serial`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = QUEUED_REVISIONS_MAX))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub queued_revisions: Vec<QueuedRevision>,
     /// `repository@sha256:...` of the last success; a failure never clears it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 640))]
@@ -182,6 +187,38 @@ pub struct SourceStatus {
     /// writes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_at: Option<Time>,
+}
+
+/// How many revisions wait at most. All of them are in status, which is to stay small; past it the
+/// newest takes the last place, so that the latest is always built.
+pub const QUEUED_REVISIONS_MAX: usize = 10;
+
+/// A revision that is built when its turn comes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct QueuedRevision {
+    /// As in `status.source`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub revision: Option<String>,
+    /// sha256 of flake.lock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub lock_hash: Option<String>,
+    /// sha256 over the object ids of trigger.paths.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub paths_hash: Option<String>,
+    /// The commit's own time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit_time: Option<Time>,
+    /// The generation of the spec that wanted it; a changed spec wants the latest only.
+    #[serde(default)]
+    pub generation: i64,
+    /// Its build has a number above this one.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub after: i64,
 }
 
 /// A NixImageBuild of the same namespace.

@@ -26,7 +26,7 @@ use crate::duration::Duration;
     IntoStaticStr,
 )]
 pub enum RunPolicy {
-    /// Every one is run, one after the other.
+    /// Every commit that is seen meanwhile is run, one after the other.
     Serial,
     /// The running one ends, then only the latest is run.
     #[default]

@@ -13,6 +13,7 @@ use firn_crd::trigger::TriggerMode;
 use jiff::Timestamp;
 
 use super::fold::Fold;
+use super::queue;
 use super::retry::{self, Again, Rule};
 use super::revision;
 use super::run::{Run, State, Work};
@@ -103,12 +104,58 @@ pub fn decide<'a>(observed: &'a Observed, fold: &'a Fold) -> Decision<'a> {
             Decision::Active(run)
         };
     }
+    if let Some(start) = queued(observed, fold, seen.failure) {
+        return start;
+    }
     let Some(revision) = seen.revision else {
         return seen
             .failure
             .map_or(Decision::Waiting, Decision::SourceFailed);
     };
     Wish::new(observed, fold, seen.failure, revision).decide(seen.fresh)
+}
+
+/// The build of the first revision that waited for its turn and is still wanted. The source need
+/// not be readable for it: the revision is known.
+fn queued<'a>(
+    observed: &'a Observed,
+    fold: &'a Fold,
+    failure: Option<&'a SourceFailure>,
+) -> Option<Decision<'a>> {
+    queue::left(observed).iter().find_map(|entry| {
+        let revision = queue::revision(entry, &observed.image)?;
+        Wish::new(observed, fold, failure, revision).start_queued()
+    })
+}
+
+/// Whether the source moved on from `before` to what is built by itself.
+pub fn moved_on(observed: &Observed, before: &Revision, now: &Revision) -> bool {
+    moved(observed, before, now, false).is_some()
+}
+
+/// Whether the source moved as the trigger says. After a failure every commit counts: it may be
+/// the fix.
+fn moved(
+    observed: &Observed,
+    before: &Revision,
+    now: &Revision,
+    failed: bool,
+) -> Option<BuildReason> {
+    if before.commit == now.commit {
+        return None;
+    }
+    match observed.image.spec.trigger.mode {
+        TriggerMode::Manual => None,
+        TriggerMode::Revision => Some(BuildReason::Revision),
+        TriggerMode::LockFile => {
+            let touched = before.lock_hash != now.lock_hash || before.paths_hash != now.paths_hash;
+            if touched {
+                Some(BuildReason::LockFile)
+            } else {
+                failed.then_some(BuildReason::Revision)
+            }
+        }
+    }
 }
 
 /// What is wanted, and everything it is compared with.
@@ -179,6 +226,18 @@ impl<'a> Wish<'a> {
         }
     }
 
+    /// The build of a revision that waited. A person's request is left to the latest one.
+    fn start_queued(&self) -> Option<Decision<'a>> {
+        let last = self.last(|run| !run.work.retag);
+        let mut reasons = self.reasons(last);
+        reasons.retain(|reason| *reason != BuildReason::Manual);
+        if reasons.is_empty() || self.remembered().is_some() {
+            return None;
+        }
+        let start = self.start(reasons, 1, last);
+        matches!(start, Decision::Start { .. }).then_some(start)
+    }
+
     const fn readable(&self) -> bool {
         self.failure.is_none()
     }
@@ -214,31 +273,10 @@ impl<'a> Wish<'a> {
         if before.build_hash != self.work.build_hash {
             reasons.push(BuildReason::Config);
         }
-        reasons.extend(self.moved(&before.revision, last));
-        reasons
-    }
-
-    /// Whether the source moved as the trigger says. After a failure every commit counts: it may
-    /// be the fix.
-    fn moved(&self, before: &Revision, last: Option<&Run>) -> Option<BuildReason> {
-        let now = &self.work.revision;
-        if before.commit == now.commit {
-            return None;
-        }
         let failed = last.is_some_and(|run| run.outcome().is_some() && !run.succeeded());
-        match self.observed.image.spec.trigger.mode {
-            TriggerMode::Manual => None,
-            TriggerMode::Revision => Some(BuildReason::Revision),
-            TriggerMode::LockFile => {
-                let touched =
-                    before.lock_hash != now.lock_hash || before.paths_hash != now.paths_hash;
-                if touched {
-                    Some(BuildReason::LockFile)
-                } else {
-                    failed.then_some(BuildReason::Revision)
-                }
-            }
-        }
+        let now = &self.work.revision;
+        reasons.extend(moved(self.observed, &before.revision, now, failed));
+        reasons
     }
 
     /// A person's request that no build answers yet. The source was asked since: whoever pushes a

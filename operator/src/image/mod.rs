@@ -20,6 +20,7 @@ pub mod key;
 pub mod measure;
 pub mod observe;
 pub mod plan;
+pub mod queue;
 pub mod retry;
 pub mod revision;
 pub mod run;

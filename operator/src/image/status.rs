@@ -17,6 +17,7 @@ use kube::ResourceExt;
 use super::Observed;
 use super::decide::{Decision, asked_now, needs_everything};
 use super::fold::Fold;
+use super::queue;
 use super::retry::Again;
 use super::revision::{self, whole_seconds};
 use super::run::{Run, reasons};
@@ -35,6 +36,7 @@ pub fn status(observed: &Observed, fold: &Fold, decision: &Decision<'_>) -> NixI
         let now = whole_seconds(observed.now);
         status.source = Some(revision::status(revision, status.source.as_ref(), now));
     }
+    status.queued_revisions = queue::wanted(observed, decision);
     latest_build(&mut status, observed, decision);
     status.last_handled_build_at =
         handled_build(observed, decision).or(status.last_handled_build_at);
@@ -56,7 +58,7 @@ pub fn status(observed: &Observed, fold: &Fold, decision: &Decision<'_>) -> NixI
 }
 
 /// A revision of which everything is known that the spec needs.
-fn usable_revision(observed: &Observed) -> Option<&Revision> {
+pub fn usable_revision(observed: &Observed) -> Option<&Revision> {
     match &observed.source.observation {
         Observation::Resolved {
             revision,
@@ -280,9 +282,13 @@ fn readiness(observed: &Observed, decision: &Decision<'_>, latest: Option<&str>)
             } else {
                 format!(": {message}")
             };
+            let waiting = match queue::wanted(observed, decision).len() {
+                0 => String::new(),
+                waiting => format!("; queued after it: {waiting}"),
+            };
             progressing(
                 word,
-                format!("build {} ({}){detail}", run.name, run.reasons()),
+                format!("build {} ({}){detail}{waiting}", run.name, run.reasons()),
             )
         }
         Decision::Supersede(run) => progressing(

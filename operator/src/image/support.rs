@@ -7,7 +7,7 @@ use firn_crd::NixImageSpec;
 use firn_crd::build_spec::{Isolation, StoreType};
 use firn_crd::cache::CacheMode;
 use firn_crd::exit::Reason;
-use firn_crd::policy::{DeletionPolicy, OnDrift, RunPolicy, Verification};
+use firn_crd::policy::{DeletionPolicy, OnDrift, Verification};
 use firn_crd::signing::{SbomFormat, SignatureFormat, SigningMode};
 use firn_crd::source::GitSource;
 
@@ -224,11 +224,6 @@ pub const NOT_YET: &[NotYet] = &[
         remedy: "leave it out",
     },
     NotYet {
-        path: "runPolicy",
-        asked: |spec| (spec.run_policy == RunPolicy::Serial).then(|| "Serial".to_owned()),
-        remedy: "use SerialLatestOnly or CancelRunning",
-    },
-    NotYet {
         path: "signing.mode",
         asked: |spec| unless_default::<SigningMode>(&spec.signing.mode),
         remedy: "use None, and sign the digest in status with a tool of your own",
@@ -299,7 +294,7 @@ pub const NOT_YET: &[NotYet] = &[
 ];
 
 /// Leaves of which some values are refused and the others honoured: in both lists.
-pub const PARTLY: &[&str] = &["runPolicy", "build.substituters"];
+pub const PARTLY: &[&str] = &["build.substituters"];
 
 const fn oci(path: &'static str) -> NotYet {
     NotYet {

@@ -23,6 +23,7 @@ use crate::settings::Permitted;
 use crate::source::{Kind, Observation, Revision, SourceFailure};
 
 mod properties;
+mod queue;
 
 /// Everything that a plan sees, and what became of earlier plans.
 #[derive(Debug, Clone)]

@@ -47,7 +47,7 @@ pub enum Deed {
     SquatJob,
     Crash(usize, Point, bool),
     Clock(usize, i64),
-    Replace(bool),
+    RunPolicy(i64),
     Queue(bool),
 }
 
@@ -89,7 +89,7 @@ impl Deed {
             36 => Self::SquatBuild,
             37 => Self::SquatJob,
             39 => Self::Clock(0, rng.between(-3600, 3600)),
-            41 | 42 => Self::Replace(on),
+            41 | 42 => Self::RunPolicy(n),
             43 => Self::Queue(on),
             _ => Self::Create("api"),
         }
@@ -237,12 +237,9 @@ impl World {
             Deed::Crash(operator, point, after) => {
                 self.crashes[*operator] = Some((*point, *after));
             }
-            Deed::Replace(on) => {
-                let policy = if *on {
-                    "CancelRunning"
-                } else {
-                    "SerialLatestOnly"
-                };
+            Deed::RunPolicy(n) => {
+                let policies = ["Serial", "SerialLatestOnly", "CancelRunning"];
+                let policy = policies[usize::try_from(n % 3).unwrap()];
                 self.edit(|v| v["spec"]["runPolicy"] = json!(policy));
             }
             Deed::Queue(on) => {

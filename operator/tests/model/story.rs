@@ -122,7 +122,7 @@ fn plan(world: &mut World, kind: Kind) -> i64 {
         // Few changes meet a build that runs: here it is made sure of.
         let supersedes = Point::Next("patch NixImageBuild");
         let at = rng.between(20, 120);
-        deeds.push((1, Deed::Replace(true)));
+        deeds.push((1, Deed::RunPolicy(2)));
         deeds.push((at, Deed::Crash(0, supersedes, rng.chance(50))));
         deeds.push((at + 1, Deed::Label(rng.between(0, 5))));
     }

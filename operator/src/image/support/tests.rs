@@ -168,7 +168,6 @@ fn what_is_not_supported_is_named_with_value_and_remedy() {
             json!({"name": "n"}),
             "spec.cache.secretRef.name",
         ),
-        ("/runPolicy", json!("Serial"), "spec.runPolicy: Serial"),
         ("/signing/mode", json!("Key"), "spec.signing.mode: Key"),
         (
             "/signing/keySecretRef",

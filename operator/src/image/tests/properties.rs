@@ -15,6 +15,7 @@ enum Step {
     Tags(u8),
     Ask(u8),
     Suspend(bool),
+    Policy(u8),
     EndWell(u8),
     EndUnchanged,
     EndBadly(u8),
@@ -34,6 +35,7 @@ fn step() -> impl Strategy<Value = Step> {
         (0_u8..3).prop_map(Step::Tags),
         (0_u8..9).prop_map(Step::Ask),
         any::<bool>().prop_map(Step::Suspend),
+        (0_u8..3).prop_map(Step::Policy),
         (1_u8..9).prop_map(Step::EndWell),
         Just(Step::EndUnchanged),
         (0_u8..6).prop_map(Step::EndBadly),
@@ -88,6 +90,13 @@ fn happen(world: &mut World, step: Step) {
             world.poll();
         }
         Step::Suspend(suspend) => world.edit(|spec| spec.suspend = suspend),
+        Step::Policy(n) => world.edit(|spec| {
+            spec.run_policy = [
+                RunPolicy::Serial,
+                RunPolicy::SerialLatestOnly,
+                RunPolicy::CancelRunning,
+            ][usize::from(n)];
+        }),
         Step::EndWell(n) => {
             if let Some(build) = running {
                 let retag = build.spec.reasons.contains(&BuildReason::Retag);
