@@ -31,6 +31,13 @@ struct Arguments {
     soak: bool,
 }
 
+impl Arguments {
+    /// Neither some of them nor the sweep.
+    const fn all_stories(&self) -> bool {
+        self.only.is_none() && !self.soak
+    }
+}
+
 /// What the sweep of faults tells, each time round.
 const SOAK: [&str; 3] = ["control_plane", "pods_taken", "registry_faults"];
 /// How often it goes round; each time with other dice.
@@ -73,16 +80,24 @@ const EMBEDDED_ONLY: [(&str, &str); 10] = [
     ("the_figures_of_the_demo", "it reads the registry's own log"),
 ];
 
+/// Stories of real faults, left to CI and to the sweep: they take minutes.
+const FAULTS: [&str; 4] = [
+    "control_plane",
+    "killed_at_random",
+    "pods_taken",
+    "registry_faults",
+];
+
 fn main() -> Result<ExitCode> {
     let start = Instant::now();
     let mut arguments = Arguments::parse();
     if arguments.soak {
         arguments.tiers = vec![Tier::Stories];
     }
-    let expected = if arguments.only.is_some() || arguments.soak {
-        Expected::default()
-    } else {
+    let expected = if arguments.all_stories() {
         Expected::parse(include_str!("../../expected-tests"))?
+    } else {
+        Expected::default()
     };
     let bin = std::env::current_exe()?
         .parent()
@@ -115,8 +130,27 @@ fn main() -> Result<ExitCode> {
         })
     })?;
     let mut summary = summary.into_inner().unwrap_or_else(PoisonError::into_inner);
-    if is_foreign() && summary.ran(Tier::Stories) {
-        leave_out_embedded_only(&mut summary);
+    let skip = |summary: &mut Summary, story: &str, why: &str| {
+        let skipped = Count {
+            skipped: 1,
+            ..Count::default()
+        };
+        summary.add(Tier::Stories, skipped, Duration::ZERO);
+        say(&format!("skipped: {story}: {why}"));
+    };
+    if summary.ran(Tier::Stories) && is_foreign() {
+        for (story, why) in EMBEDDED_ONLY {
+            let why = format!("{why}, which only the embedded cluster allows");
+            skip(&mut summary, story, &why);
+        }
+    } else if summary.ran(Tier::Stories) && arguments.all_stories() && !in_ci() {
+        for story in FAULTS {
+            skip(
+                &mut summary,
+                story,
+                "it takes long: CI=true and make soak run it",
+            );
+        }
     }
     if summary.ran(Tier::Stories)
         && left_out(Tier::Stories).is_none()
@@ -166,19 +200,6 @@ fn run(tier: Tier, plan: &Plan<'_>, summary: &Mutex<Summary>) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn leave_out_embedded_only(summary: &mut Summary) {
-    for (story, why) in EMBEDDED_ONLY {
-        let skipped = Count {
-            skipped: 1,
-            ..Count::default()
-        };
-        summary.add(Tier::Stories, skipped, Duration::ZERO);
-        say(&format!(
-            "skipped: {story}: {why}, which only the embedded cluster allows"
-        ));
-    }
 }
 
 /// A line of one tier. Tiers run side by side, so each line says whose it is.
@@ -294,7 +315,10 @@ impl Plan<'_> {
             let again = [&AS_FOREIGN[..], &["--test-threads=3"]].concat();
             stories("as if the cluster were somebody's", &inside, &again);
         }
-        let alone = ["alone::", "--test-threads=1"];
+        let mut alone = vec!["alone::", "--test-threads=1"];
+        if !in_ci() {
+            alone.extend(FAULTS.iter().flat_map(|story| ["--skip", story]));
+        }
         stories(
             "those that want the cluster for themselves",
             &inside,

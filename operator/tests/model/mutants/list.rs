@@ -123,7 +123,7 @@ pub const MUTANTS: [Mutant; 15] = [
     mutant(
         "build/plan.rs",
         "a build whose image is gone gets a Job",
-        "|| [[orphaned(observed)]]",
+        "let goes = [[orphaned(observed)]] &&",
         "false",
     ),
     mutant(
