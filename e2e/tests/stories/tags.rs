@@ -37,7 +37,7 @@ async fn a_tag_of_somebody_else_stops_a_push_or_stays_or_is_moved() -> Result<()
         world.apply(&with("Overwrite")).await?;
         let moved = world
             .image_when("web", "both tags are its own", BUILD, |image| {
-                image["status"]["published"]["tags"] == json!(["mine", "latest"])
+                image["status"]["published"]["tags"] == json!(["latest", "mine"])
             })
             .await?;
         ensure!(moved["status"]["published"].get("keptTags").is_none());

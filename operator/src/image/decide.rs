@@ -7,6 +7,7 @@ use firn_crd::build_status::BuildOutcome;
 use firn_crd::exit::Reason;
 use firn_crd::hash;
 use firn_crd::names::{BUILD_NUMBER_MAX, build_number};
+use firn_crd::output::TagPolicy;
 use firn_crd::policy::RunPolicy;
 use firn_crd::published::Published;
 use firn_crd::trigger::TriggerMode;
@@ -334,7 +335,13 @@ impl<'a> Wish<'a> {
             Ok(tags) => tags,
             Err(refused) => return refused,
         };
-        if tags.iter().all(|tag| published.tags.contains(tag)) {
+        // What is kept is as it should be, until something else is to become of it.
+        let keeps = self.observed.image.spec.output.tag_policy == TagPolicy::Keep;
+        let is_kept = |tag: &String| keeps && published.kept_tags.contains(tag);
+        if tags
+            .iter()
+            .all(|tag| published.tags.contains(tag) || is_kept(tag))
+        {
             let now = &self.work.revision;
             let ahead = work.revision.commit != now.commit;
             return Decision::Settled {

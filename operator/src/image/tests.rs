@@ -7,7 +7,7 @@ use firn_crd::event::EventReason;
 use firn_crd::exit::Reason;
 use firn_crd::failure::Failure;
 use firn_crd::names::{ANNOTATION_BUILD, ANNOTATION_RECONCILE};
-use firn_crd::output::Output;
+use firn_crd::output::{Output, TagPolicy};
 use firn_crd::policy::RunPolicy;
 use firn_crd::source::{GitSource, Source};
 use firn_crd::trigger::TriggerMode;
@@ -188,7 +188,9 @@ impl World {
             .expect("a build runs");
         let tags = match status.outcome {
             Some(BuildOutcome::Published | BuildOutcome::Retagged) => {
-                build.spec.output.tags.clone()
+                let tags = build.spec.output.tags.iter();
+                let moved = tags.filter(|tag| !status.kept_tags.contains(tag));
+                moved.cloned().collect()
             }
             _ => Vec::new(),
         };
@@ -601,6 +603,42 @@ fn other_tags_are_moved_without_a_build() {
         world.status().published.as_ref().unwrap().tags,
         ["latest", "v-010101010101"]
     );
+    assert_eq!(world.turn(), Plan::default());
+}
+
+#[test]
+fn a_tag_that_is_kept_is_left_alone_until_the_policy_changes() {
+    let mut world = World::new();
+    world.image.spec.output.tags = vec!["latest".into(), "mine".into()];
+    world.image.spec.output.tag_policy = TagPolicy::Keep;
+    let keeps = |outcome| NixImageBuildStatus {
+        kept_tags: vec!["latest".into()],
+        ..outcome
+    };
+    world.turn();
+    world.end(keeps(published("aa")));
+    world.turn();
+    assert_eq!(world.ready().0, "True");
+    let now = world.status().published.clone().unwrap();
+    assert_eq!(
+        (now.tags, now.kept_tags),
+        (vec!["mine".to_owned()], vec!["latest".to_owned()])
+    );
+    assert_eq!(world.turn(), Plan::default(), "nothing is left to do");
+
+    // Another tag: the kept one is looked at again, and is still kept.
+    world.edit(|spec| spec.output.tags.push("more".into()));
+    assert_eq!(reasons(&world.turn()), [BuildReason::Retag]);
+    world.end(keeps(ended(BuildOutcome::Retagged)));
+    world.turn();
+    assert_eq!(world.turn(), Plan::default());
+
+    world.edit(|spec| spec.output.tag_policy = TagPolicy::Overwrite);
+    assert_eq!(reasons(&world.turn()), [BuildReason::Retag]);
+    world.end(ended(BuildOutcome::Retagged));
+    world.turn();
+    let now = world.status().published.clone().unwrap();
+    assert_eq!((now.tags.len(), now.kept_tags.len()), (3, 0));
     assert_eq!(world.turn(), Plan::default());
 }
 
