@@ -13,7 +13,7 @@ demo: ## the main job, on a real cluster of its own
 test: ## everything that CI runs
 	@e2e/compiler && cargo test --workspace --no-run && $(CARGO_TARGET_DIR)/debug/firn-test
 
-soak: ## the stories of faults, again and again: takes about an hour
+soak: ## the stories of faults, again and again: ten rounds
 	@e2e/compiler && cargo test --workspace --no-run && $(CARGO_TARGET_DIR)/debug/firn-test --soak
 
 bench: ## what pushing takes, beside what others take; writes docs/benchmarks.md (BENCH: more arguments)
