@@ -163,22 +163,18 @@ pub fn order(
         },
     };
     let by_digest = !moves_tags(build, part);
+    let (tags, tag_policy) = if by_digest {
+        (Vec::new(), TagPolicy::Overwrite)
+    } else {
+        (spec.output.tags.clone(), spec.output.tag_policy)
+    };
     let output = run::Output {
         repository: spec.output.repository.clone(),
-        tags: if by_digest {
-            Vec::new()
-        } else {
-            spec.output.tags.clone()
-        },
-        tag_policy: if by_digest {
-            TagPolicy::default()
-        } else {
-            spec.output.tag_policy
-        },
-        ours: if by_digest || !guards_tags(build) {
-            Vec::new()
-        } else {
-            ours(known)
+        tags,
+        tag_policy,
+        ours: match tag_policy {
+            TagPolicy::Overwrite => Vec::new(),
+            TagPolicy::Keep | TagPolicy::Fail => ours(known),
         },
         temporary_tag: by_digest.then(|| temporary_tag(build, platform.platform)),
         plain_http: spec.output.plain_http,
