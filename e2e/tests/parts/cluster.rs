@@ -1,7 +1,7 @@
 //! What the embedded cluster promises whoever starts it. Each test has a cluster of its own, beside
 //! one that may be up.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
@@ -445,7 +445,7 @@ impl Machine {
     }
 }
 
-async fn assert_gone(layout: &Layout, before: &Machine, namespaces: &BTreeSet<PathBuf>) {
+async fn assert_gone(layout: &Layout, before: &Machine, namespaces: &Namespaces) {
     assert!(!layout.state.exists(), "the state folder is still there");
     eventually("nothing is left", VANISH, || async {
         let left: Vec<String> = processes()
@@ -455,7 +455,7 @@ async fn assert_gone(layout: &Layout, before: &Machine, namespaces: &BTreeSet<Pa
                 String::from_utf8_lossy(&command).contains(state)
                     || spaces(process)
                         .iter()
-                        .any(|space| namespaces.contains(space))
+                        .any(|space| namespaces.contains_key(space))
             })
             .map(|process| process.display().to_string())
             .chain(cgroups(layout))
@@ -495,12 +495,20 @@ fn spaces(process: &Path) -> BTreeSet<PathBuf> {
         .collect()
 }
 
+/// Namespaces by name, each held open: the kernel gives the number of one that is gone to the next
+/// that is made, which may be of another cluster.
+type Namespaces = BTreeMap<PathBuf, fs::File>;
+
 /// The namespaces of a cluster's machines.
-fn namespaces_of(layout: &Layout) -> BTreeSet<PathBuf> {
+fn namespaces_of(layout: &Layout) -> Namespaces {
     let machines = ["control", "node-0", "node-1"].iter();
     let firsts = machines.filter_map(|machine| first_process(layout, machine));
-    firsts
-        .flat_map(|pid| spaces(&Path::new("/proc").join(pid.to_string())))
+    let files = firsts.flat_map(|pid| {
+        let folder = Path::new("/proc").join(pid.to_string()).join("ns");
+        ["mnt", "net", "pid"].map(|kind| folder.join(kind))
+    });
+    files
+        .filter_map(|file| Some((fs::read_link(&file).ok()?, fs::File::open(&file).ok()?)))
         .collect()
 }
 
