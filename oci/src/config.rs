@@ -238,6 +238,14 @@ mod tests {
     }
 
     #[test]
+    fn a_foreign_number_is_written_as_it_was_read() {
+        let foreign =
+            r#"{"architecture":"a","os":"linux","rootfs":{"type":"layers"},"x":1.5e+303}"#;
+        let config = ImageConfig::from_bytes(foreign.as_bytes()).unwrap();
+        assert_eq!(ImageConfig::from_bytes(&config.to_bytes()).unwrap(), config);
+    }
+
+    #[test]
     fn bytes_have_one_order() {
         let config = ImageConfig::from_bytes(FULL.as_bytes()).unwrap();
         expect![[r#"{"created":"0001-01-01T00:00:00Z","author":"a","architecture":"arm64","os":"linux","variant":"v8","moby.buildkit.x":[1],"os.version":"1","config":{"User":"7:8","ExposedPorts":{"80/tcp":{}},"Env":["A=1"],"Entrypoint":["/e"],"Cmd":["c"],"Volumes":{"/d":{}},"WorkingDir":"/w","Labels":{"a":"2","z":"1"},"StopSignal":"SIGINT","ArgsEscaped":true,"Healthcheck":{"Test":["CMD","t"],"Interval":1,"Timeout":2,"StartPeriod":3,"StartInterval":4,"Retries":5,"New":6},"OnBuild":["RUN x"],"Shell":["/bin/sh"],"Tty":false},"rootfs":{"type":"layers","diff_ids":["sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"]},"history":[{"created":"1970-01-01T00:00:01Z","created_by":"b","author":"u","comment":"c","empty_layer":true}]}"#]]

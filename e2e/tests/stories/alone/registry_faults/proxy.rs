@@ -141,7 +141,11 @@ async fn forward(State(shared): State<Arc<Shared>>, request: Request<Body>) -> R
     let path = request.uri().path().to_owned();
     let at = Instant::now();
     let response = match fault(&shared, &method, &path) {
-        Some(answer) => answered(&answer),
+        Some(answer) => {
+            // A connection that is closed with bytes unread may lose the answer.
+            let _ = to_bytes(request.into_body(), BODY_MAX).await;
+            answered(&answer)
+        }
         None => passed_on(&shared, request).await.unwrap_or_else(|status| {
             let response = Response::builder().status(status);
             response.body(Body::empty()).unwrap_or_default()
@@ -166,10 +170,7 @@ fn fault(shared: &Shared, method: &Method, path: &str) -> Option<Answer> {
 }
 
 fn answered(answer: &Answer) -> Response<Body> {
-    // What is left of the request's body was not read.
-    let mut response = Response::builder()
-        .status(answer.status)
-        .header(header::CONNECTION, "close");
+    let mut response = Response::builder().status(answer.status);
     for (name, value) in &answer.headers {
         response = response.header(*name, *value);
     }
