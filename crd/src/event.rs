@@ -39,6 +39,8 @@ pub enum EventReason {
     BuildSuperseded,
     /// A run was cancelled.
     BuildCancelled,
+    /// The registry has what was published again.
+    DriftRepaired,
     /// Old builds were deleted.
     HistoryPruned,
     /// The source could not be read.
@@ -57,6 +59,8 @@ pub enum EventReason {
     SandboxUnavailable,
     /// A Secret or `ConfigMap` is missing.
     SecretMissing,
+    /// The registry has something else than was published.
+    TagDrift,
 }
 
 impl EventReason {
@@ -73,6 +77,7 @@ impl EventReason {
             | Self::TagsUpdated
             | Self::BuildSuperseded
             | Self::BuildCancelled
+            | Self::DriftRepaired
             | Self::HistoryPruned => false,
             Self::SourceFetchFailed
             | Self::BuildFailed
@@ -81,7 +86,8 @@ impl EventReason {
             | Self::PodEvicted
             | Self::QuotaExceeded
             | Self::SandboxUnavailable
-            | Self::SecretMissing => true,
+            | Self::SecretMissing
+            | Self::TagDrift => true,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use firn_crd::condition::{ConditionType, find_condition};
+use firn_crd::condition::{ConditionReason, ConditionType, find_condition};
 use firn_crd::{NixImage, NixImageStatus};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
@@ -16,6 +16,7 @@ use crate::build::job::Site as PodSite;
 use crate::controllers::Scope;
 use crate::image::Site;
 use crate::metrics::{ImageState, Metrics};
+use crate::registry;
 use crate::settings::{Settings, Watch};
 use crate::source::{Answers, ImageKey};
 
@@ -25,6 +26,8 @@ pub struct Context {
     pub cluster: Cluster,
     /// Where sources are.
     pub sources: Arc<dyn Answers>,
+    /// What registries have.
+    pub registries: Arc<dyn registry::Answers>,
     /// What whoever runs the operator decided about specs.
     pub site: Arc<Site>,
     /// The same about pods.
@@ -93,6 +96,7 @@ impl Context {
             build_events: recorder("firn.dev/build"),
             cluster: Cluster::new(client),
             sources,
+            registries: Arc::new(registry::Nobody),
             site: Arc::new(site),
             pods: Arc::new(pods),
             scopes: scopes(&settings),
@@ -113,6 +117,12 @@ impl Context {
         }
     }
 
+    /// The same with somebody who asks registries.
+    #[must_use]
+    pub fn with_registries(self, registries: Arc<dyn registry::Answers>) -> Self {
+        Self { registries, ..self }
+    }
+
     /// Counts an image, `new` being the status it was given.
     pub fn count(&self, key: &ImageKey, image: &NixImage, new: Option<&NixImageStatus>) {
         let conditions = new
@@ -126,6 +136,10 @@ impl Context {
                 _ => "Unknown",
             },
             suspended: image.spec.suspend,
+            drift: find_condition(conditions, ConditionType::TagDrift)
+                .filter(|condition| condition.status == "True")
+                .and_then(|condition| condition.reason.parse::<ConditionReason>().ok())
+                .map(Into::into),
         };
         let mut census = self.census.lock().unwrap_or_else(PoisonError::into_inner);
         if census.insert(key.clone(), state) != Some(state) {
@@ -136,6 +150,7 @@ impl Context {
     /// An image is gone: nobody polls its source, nobody counts it.
     pub fn forget(&self, key: &ImageKey) {
         self.sources.forget(key);
+        self.registries.forget(key);
         let mut census = self.census.lock().unwrap_or_else(PoisonError::into_inner);
         if census.remove(key).is_some() {
             self.tell(&census);

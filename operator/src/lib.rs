@@ -14,6 +14,7 @@ pub mod image;
 pub mod lease;
 pub mod metrics;
 pub mod process;
+pub mod registry;
 pub mod server;
 pub mod settings;
 pub mod source;

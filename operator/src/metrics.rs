@@ -34,6 +34,8 @@ pub fn registry() -> Registry {
 #[derive(Debug, Clone)]
 pub struct Metrics {
     images: Family<ImageLabels, Gauge>,
+    drift: Family<DriftLabels, Gauge>,
+    checks: Family<CheckLabels, Counter>,
     builds: Family<BuildLabels, Counter>,
     builds_running: Gauge,
     queue_depth: Gauge,
@@ -64,6 +66,9 @@ pub struct ImageState {
     pub ready: &'static str,
     /// `spec.suspend`.
     pub suspended: bool,
+    /// What the registry has other than what was published: the reason of its condition
+    /// `TagDrift`.
+    pub drift: Option<&'static str>,
 }
 
 /// A retry's kind.
@@ -79,6 +84,16 @@ pub enum Retry {
 struct ImageLabels {
     ready: &'static str,
     suspended: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DriftLabels {
+    r#type: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CheckLabels {
+    result: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -129,6 +144,8 @@ impl Metrics {
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
             images: Family::default(),
+            drift: Family::default(),
+            checks: Family::default(),
             builds: Family::default(),
             builds_running: Gauge::default(),
             queue_depth: Gauge::default(),
@@ -144,6 +161,16 @@ impl Metrics {
         };
         let m = &metrics;
         registry.register("images", "Images by readiness", m.images.clone());
+        registry.register(
+            "drift",
+            "Images of which the registry has something else than was published",
+            m.drift.clone(),
+        );
+        registry.register(
+            "registry_checks",
+            "Looks whether the registry has what was published, by result",
+            m.checks.clone(),
+        );
         registry.register("builds", "Builds that ended", m.builds.clone());
         registry.register(
             "builds_running",
@@ -210,6 +237,7 @@ impl Metrics {
     /// How many images are in each state; states that are not given have none.
     pub fn images(&self, counts: impl IntoIterator<Item = (ImageState, i64)>) {
         self.images.clear();
+        self.drift.clear();
         for (state, count) in counts {
             let suspended = if state.suspended { "true" } else { "false" };
             let labels = ImageLabels {
@@ -217,7 +245,16 @@ impl Metrics {
                 suspended,
             };
             self.images.get_or_create(&labels).inc_by(count);
+            if let Some(r#type) = state.drift {
+                let labels = DriftLabels { r#type };
+                self.drift.get_or_create(&labels).inc_by(count);
+            }
         }
+    }
+
+    /// A registry was asked what it has: `Found`, or why it did not say.
+    pub fn checked(&self, result: &'static str) {
+        self.checks.get_or_create(&CheckLabels { result }).inc();
     }
 
     /// A build ended. `reason`: of what did not go well.

@@ -21,6 +21,7 @@ use crate::context::Context;
 use crate::controllers::{Scope, fan_out, stopped};
 use crate::lease::{Candidate, Lost};
 use crate::metrics::{self, Metrics};
+use crate::registry::Registries;
 use crate::server::{self, Readiness};
 use crate::settings::Settings;
 use crate::source::Sources;
@@ -158,16 +159,18 @@ async fn controllers(
     scopes: &[Scope],
     stopping: &watch::Receiver<bool>,
 ) {
-    let changes = sources.changes();
+    let registries = Registries::new(client.clone(), &settings.network, counted.clone());
+    let changes = futures::stream::select(sources.changes(), registries.changes());
     let jobs: Vec<Jobs> = scopes.iter().map(|_| Jobs::default()).collect();
     let stores = jobs.iter().map(|jobs| jobs.store.clone()).collect();
-    let ctx = Arc::new(Context::new(
+    let ctx = Context::new(
         client.clone(),
         settings.clone(),
         Arc::new(sources),
         counted,
         stores,
-    ));
+    );
+    let ctx = Arc::new(ctx.with_registries(Arc::new(registries)));
     let (pump, changes) = fan_out(changes, scopes);
     let pump = tokio::spawn(pump);
     let images = scopes.iter().zip(changes).map(|(scope, changes)| {

@@ -22,6 +22,7 @@ async fn all() -> Registry {
         ImageState {
             ready: "True",
             suspended: false,
+            drift: Some("TagMoved"),
         },
         3,
     )]);
@@ -46,6 +47,7 @@ async fn all() -> Registry {
         Some("ApplyJob"),
     );
     metrics.leads(true);
+    metrics.checked("Found");
 
     let nowhere = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
     let client = kube::Client::try_from(nowhere).unwrap();
@@ -162,6 +164,8 @@ async fn counts_are_what_was_counted() {
     for line in [
         r#"firn_builds_total{outcome="Failed",reason="BuildFailed"} 1"#,
         r#"firn_images{ready="True",suspended="false"} 3"#,
+        r#"firn_drift{type="TagMoved"} 3"#,
+        r#"firn_registry_checks_total{result="Found"} 1"#,
         r#"firn_layers_total{kind="pushed"} 1"#,
         "firn_push_bytes_total 7",
         r#"firn_reconcile_errors_total{kind="NixImage",category="ApplyJob"} 1"#,

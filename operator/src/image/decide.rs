@@ -13,6 +13,7 @@ use firn_crd::published::Published;
 use firn_crd::trigger::TriggerMode;
 use jiff::Timestamp;
 
+use super::drift::{self, Repair};
 use super::fold::Fold;
 use super::queue;
 use super::retry::{self, Again, Rule};
@@ -213,8 +214,14 @@ impl<'a> Wish<'a> {
                 };
             }
         }
-        if let Some(failed) = last.filter(|run| !run.succeeded()) {
-            return self.after(failed, &[BuildReason::Retry]);
+        if let Some(failed) = last.filter(|run| !run.succeeded() && !self.is_needless(run)) {
+            let repair = [BuildReason::Drift, BuildReason::Retry];
+            let reasons = if failed.repairs() {
+                &repair[..]
+            } else {
+                &[BuildReason::Retry]
+            };
+            return self.after(failed, reasons);
         }
         // Without an answer of the source nobody asked whether the spec is another by now.
         let current = |published: &&Published| {
@@ -342,6 +349,9 @@ impl<'a> Wish<'a> {
             .iter()
             .all(|tag| published.tags.contains(tag) || is_kept(tag))
         {
+            if let Some(decision) = self.put_back(published) {
+                return decision;
+            }
             let now = &self.work.revision;
             let ahead = work.revision.commit != now.commit;
             return Decision::Settled {
@@ -362,6 +372,35 @@ impl<'a> Wish<'a> {
         }
     }
 
+    /// Whether a build was to put back what is there again: somebody else did.
+    fn is_needless(&self, run: &Run) -> bool {
+        let is_there = |published| drift::is_as_published(self.observed, published);
+        run.repairs() && self.published().is_some_and(is_there)
+    }
+
+    /// What is published was taken from the registry, or its tags were, and is to be put back.
+    fn put_back(&self, published: &'a Published) -> Option<Decision<'a>> {
+        match drift::repair(self.observed, published)? {
+            Repair::Retag { attempt } => {
+                let reasons = vec![BuildReason::Drift, BuildReason::Retag];
+                let tried = self.last(|run| run.repairs() && run.work.retag);
+                let since = self.number_of(published);
+                match tried.filter(|run| !run.succeeded() && run.number > since) {
+                    Some(run) => {
+                        let again = [reasons, vec![BuildReason::Retry]].concat();
+                        Some(self.after(run, &again))
+                    }
+                    None => Some(self.start(reasons, attempt, None)),
+                }
+            }
+            Repair::Build { attempt } if self.readable() => {
+                let last = self.last(|run| !run.work.retag);
+                Some(self.start(vec![BuildReason::Drift], attempt, last))
+            }
+            Repair::Build { .. } | Repair::Later(_) => None,
+        }
+    }
+
     fn start(
         &self,
         reasons: Vec<BuildReason>,
@@ -379,14 +418,17 @@ impl<'a> Wish<'a> {
                 ),
             };
         }
-        let published = self
-            .published()
-            .filter(|_| reasons.contains(&BuildReason::Retag));
-        let revision = published.map_or_else(
-            || self.work.revision.clone(),
-            |published| self.work_of(published).revision,
-        );
-        let tag_number = published.map_or(number, |published| self.number_of(published));
+        let retags = reasons.contains(&BuildReason::Retag);
+        // What was published is put back, not what trigger.mode would leave alone.
+        let repairs = reasons.contains(&BuildReason::Drift);
+        let published = self.published().filter(|_| retags || repairs);
+        let revision = published
+            .map(|published| self.work_of(published).revision)
+            .filter(|revision| retags || !revision.commit.is_empty())
+            .unwrap_or_else(|| self.work.revision.clone());
+        let tag_number = published
+            .filter(|_| retags)
+            .map_or(number, |published| self.number_of(published));
         match self.tags(&revision, tag_number) {
             Ok(tags) => Decision::Start {
                 new: Box::new(NewRun {

@@ -10,11 +10,12 @@ use firn_crd::NixImage;
 use jiff::Timestamp;
 
 use crate::settings::{Allowed, Resources};
-use crate::source;
+use crate::{registry, source};
 
 pub mod act;
 pub mod controller;
 pub mod decide;
+pub mod drift;
 pub mod fold;
 pub mod key;
 pub mod measure;
@@ -42,6 +43,8 @@ pub struct Observed {
     pub image: Arc<NixImage>,
     /// What its source says.
     pub source: source::Observed,
+    /// What the registry has of what was published.
+    pub registry: registry::Observation,
     /// Its builds, oldest first. Verified: their owner is this very object.
     pub runs: Vec<Run>,
     /// The highest number that a build of this name has, be it ours or another's: of an image that

@@ -7,9 +7,10 @@ use firn_crd::source::{Follow, GitSource};
 use firn_crd::{NixImage, NixImageBuild};
 use kube::{Resource, ResourceExt};
 
-use super::{Observed, Rival, Run, decide};
+use super::{Observed, Rival, Run, decide, drift};
 use crate::context::Context;
 use crate::error::Error;
+use crate::registry;
 use crate::source::{self, Git, ImageKey, Observation, Query, Target};
 
 /// The image as it is now, with its builds and its source. `None`: it is gone.
@@ -44,11 +45,13 @@ pub async fn observe(ctx: &Context, image: &ImageKey) -> Result<Option<Observed>
         rivals: rivals(ctx, &object).await?,
         image: Arc::new(object),
         source: nothing_asked(ctx),
+        registry: registry::Observation::Pending,
         runs,
         highest_number,
         site: ctx.site.clone(),
     };
     observed.source = source(ctx, image, &observed);
+    observed.registry = registry(ctx, image, &observed);
     Ok(Some(observed))
 }
 
@@ -63,11 +66,8 @@ fn nothing_asked(ctx: &Context) -> source::Observed {
 /// Asks the source only if the spec can be followed: nothing else stops polling it.
 fn source(ctx: &Context, key: &ImageKey, observed: &Observed) -> source::Observed {
     let spec = &observed.image.spec;
-    let allowed = &observed.site.allowed;
-    let wanted = observed.image.metadata.deletion_timestamp.is_none()
-        && !spec.suspend
-        && super::support::refusal(spec, allowed).is_none();
-    let Some(git) = spec.source.git.as_ref().filter(|_| wanted) else {
+    let followed = spec.source.git.as_ref().filter(|_| is_followed(observed));
+    let Some(git) = followed else {
         ctx.sources.forget(key);
         return nothing_asked(ctx);
     };
@@ -78,6 +78,25 @@ fn source(ctx: &Context, key: &ImageKey, observed: &Observed) -> source::Observe
         asked: decide::question(&observed.image),
     };
     ctx.sources.observe(key, &query, observed.now)
+}
+
+/// Whether the spec can be followed, and is to be.
+fn is_followed(observed: &Observed) -> bool {
+    let spec = &observed.image.spec;
+    let allowed = &observed.site.allowed;
+    observed.image.metadata.deletion_timestamp.is_none()
+        && !spec.suspend
+        && super::support::refusal(spec, allowed).is_none()
+}
+
+/// Asks the registry what it has of what was published, if `verification` wants to know.
+fn registry(ctx: &Context, key: &ImageKey, observed: &Observed) -> registry::Observation {
+    let query = is_followed(observed).then(|| drift::question(observed));
+    let Some(query) = query.flatten() else {
+        ctx.registries.forget(key);
+        return registry::Observation::Pending;
+    };
+    ctx.registries.observe(key, &query)
 }
 
 /// The source in the terms of whoever asks it.

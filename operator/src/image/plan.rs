@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::decide::{Decision, decide};
-use super::fold::fold;
+use super::drift::{self, Repair};
+use super::fold::{Fold, fold};
 use super::retry::Again;
 use super::run::Run;
 use super::{Observed, snapshot, status, told};
@@ -87,7 +88,7 @@ pub fn plan(observed: &Observed) -> Plan {
         events,
         status: (new != old).then(|| Box::new(new)),
         cleanup,
-        look_again: [expires, due(observed, &decision)]
+        look_again: [expires, due(observed, &fold, &decision)]
             .into_iter()
             .flatten()
             .filter(|at| *at > observed.now)
@@ -117,7 +118,7 @@ fn actions(observed: &Observed, decision: &Decision<'_>) -> Vec<Action> {
 }
 
 /// When a decision may be another without anything happening.
-fn due(observed: &Observed, decision: &Decision<'_>) -> Option<Timestamp> {
+fn due(observed: &Observed, fold: &Fold, decision: &Decision<'_>) -> Option<Timestamp> {
     match decision {
         Decision::Failed {
             again: Again::At { at, .. },
@@ -128,11 +129,18 @@ fn due(observed: &Observed, decision: &Decision<'_>) -> Option<Timestamp> {
             .now
             .checked_add(jiff::SignedDuration::from_mins(5))
             .ok(),
+        Decision::Settled { .. } => {
+            let published = fold.published_in(&observed.image.spec.output.repository)?;
+            match drift::repair(observed, published)? {
+                Repair::Later(at) => Some(at),
+                Repair::Retag { .. } | Repair::Build { .. } => None,
+            }
+        }
         _ => None,
     }
 }
 
-fn excess(observed: &Observed, fold: &super::fold::Fold) -> (Vec<Action>, Option<Timestamp>) {
+fn excess(observed: &Observed, fold: &Fold) -> (Vec<Action>, Option<Timestamp>) {
     let spec = &observed.image.spec.history;
     let keep = history::Keep {
         succeeded: usize::try_from(spec.succeeded).unwrap_or(0),

@@ -153,6 +153,11 @@ impl Run {
         )
     }
 
+    /// Whether it puts back what others took from the registry.
+    pub fn repairs(&self) -> bool {
+        self.object.spec.reasons.contains(&BuildReason::Drift)
+    }
+
     /// What asked for it, the strongest first, with commas between.
     pub fn reasons(&self) -> String {
         reasons(&self.object.spec.reasons)

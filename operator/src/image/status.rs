@@ -16,6 +16,7 @@ use kube::ResourceExt;
 
 use super::Observed;
 use super::decide::{Decision, asked_now, needs_everything};
+use super::drift::{self, Said};
 use super::fold::Fold;
 use super::queue;
 use super::retry::Again;
@@ -43,7 +44,7 @@ pub fn status(observed: &Observed, fold: &Fold, decision: &Decision<'_>) -> NixI
     status.last_handled_reconcile_at =
         handled_reconcile(observed, decision).or(status.last_handled_reconcile_at);
     status.failure = failure(status.failure.as_ref(), decision);
-    conditions(&mut status, observed, decision);
+    conditions(&mut status, observed, fold, decision);
     let done = |kind| {
         find_condition(&status.conditions, kind).is_some_and(|condition| condition.status == "True")
     };
@@ -161,15 +162,28 @@ pub fn reason_of(run: &Run) -> Reason {
 }
 
 /// All conditions that this controller owns.
-fn conditions(status: &mut NixImageStatus, observed: &Observed, decision: &Decision<'_>) {
+fn conditions(
+    status: &mut NixImageStatus,
+    observed: &Observed,
+    fold: &Fold,
+    decision: &Decision<'_>,
+) {
     let generation = observed.image.metadata.generation;
     let now = whole_seconds(observed.now);
+    match drift::said(observed, fold, decision) {
+        Said::Kept => {}
+        Said::Absent => remove_condition(&mut status.conditions, ConditionType::TagDrift),
+        Said::Is(new) => set_condition(&mut status.conditions, new, generation, &now),
+    }
+    let missing: &'static str = Word::DigestMissing.into();
+    let is_missing = find_condition(&status.conditions, ConditionType::TagDrift)
+        .is_some_and(|drift| drift.status == "True" && drift.reason == missing);
     let latest = status.latest_image.as_deref();
     let told = readiness(observed, decision, latest);
     let always = [
         told.ready,
         source_ready(observed, decision),
-        Some(available(latest)),
+        Some(available(latest, is_missing)),
     ];
     for new in always.into_iter().flatten() {
         set_condition(&mut status.conditions, new, generation, &now);
@@ -185,9 +199,15 @@ fn conditions(status: &mut NixImageStatus, observed: &Observed, decision: &Decis
     }
 }
 
-fn available(latest: Option<&str>) -> NewCondition {
+fn available(latest: Option<&str>, is_missing: bool) -> NewCondition {
     let kind = ConditionType::Available;
     match latest {
+        Some(image) if is_missing => NewCondition::new(
+            kind,
+            ConditionStatus::False,
+            Word::ImageMissing,
+            format!("{image} is not in the registry any more"),
+        ),
         Some(image) => NewCondition::new(
             kind,
             ConditionStatus::True,

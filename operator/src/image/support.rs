@@ -7,7 +7,7 @@ use firn_crd::NixImageSpec;
 use firn_crd::build_spec::{Isolation, StoreType};
 use firn_crd::cache::CacheMode;
 use firn_crd::exit::Reason;
-use firn_crd::policy::{DeletionPolicy, OnDrift, Verification};
+use firn_crd::policy::DeletionPolicy;
 use firn_crd::signing::{SbomFormat, SignatureFormat, SigningMode};
 use firn_crd::source::GitSource;
 
@@ -262,19 +262,6 @@ pub const NOT_YET: &[NotYet] = &[
         remedy: "use None",
     },
     NotYet {
-        path: "verification.interval",
-        asked: |spec| {
-            let interval = &spec.verification.interval;
-            (*interval != Verification::default().interval).then(|| interval.to_string())
-        },
-        remedy: "leave it out",
-    },
-    NotYet {
-        path: "verification.onDrift",
-        asked: |spec| unless_default::<OnDrift>(&spec.verification.on_drift),
-        remedy: "use Ignore",
-    },
-    NotYet {
         path: "deletionPolicy",
         asked: |spec| unless_default::<DeletionPolicy>(&spec.deletion_policy),
         remedy: "use Retain, and delete the image in the registry",
@@ -405,6 +392,8 @@ pub const HONOURED: &[Honoured] = &[
     honoured("history.succeeded", "history"),
     honoured("history.failed", "history"),
     honoured("history.ttlAfterFinished", "history"),
+    honoured("verification.interval", "registry::checker"),
+    honoured("verification.onDrift", "image::tests::drift"),
 ];
 
 #[cfg(test)]

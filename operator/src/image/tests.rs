@@ -22,6 +22,7 @@ use crate::events::Event;
 use crate::settings::Permitted;
 use crate::source::{Kind, Observation, Revision, SourceFailure};
 
+mod drift;
 mod properties;
 mod queue;
 
@@ -32,6 +33,7 @@ struct World {
     image: NixImage,
     builds: Vec<NixImageBuild>,
     source: source::Observed,
+    registry: registry::Observation,
     rivals: Vec<Rival>,
 }
 
@@ -88,6 +90,7 @@ impl World {
             image,
             builds: Vec::new(),
             source: resolved(commit(1)),
+            registry: registry::Observation::Pending,
             rivals: Vec::new(),
         }
     }
@@ -119,6 +122,7 @@ impl World {
             highest_number: runs.last().map_or(0, |run| run.number),
             image: Arc::new(self.image.clone()),
             source: self.source.clone(),
+            registry: self.registry.clone(),
             runs,
             rivals: self.rivals.clone(),
             site: Arc::new(Site {

@@ -7,7 +7,9 @@ use firn_crd::condition::{ConditionType, find_condition};
 use firn_crd::event::EventReason;
 use firn_crd::exit::Reason;
 use firn_crd::failure::Failure;
+use firn_crd::policy::OnDrift;
 use firn_crd::trigger::TriggerMode;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::Observed;
 use super::decide::Decision;
@@ -29,6 +31,7 @@ pub fn events(
         source(old, new, observed),
         ended.and_then(|run| of_end(run, new, decision)),
         trouble(old, new, decision),
+        drift(old, new, observed),
         started(decision, new),
     ]
     .into_iter()
@@ -203,6 +206,38 @@ fn trouble(old: &NixImageStatus, new: &NixImageStatus, decision: &Decision<'_>) 
             "Poll",
             format!("{}: {}", condition.reason, condition.message),
         )),
+        _ => None,
+    }
+}
+
+/// The registry has something else than was published, or has it again.
+fn drift(old: &NixImageStatus, new: &NixImageStatus, observed: &Observed) -> Option<Event> {
+    fn of(status: &NixImageStatus) -> Option<&Condition> {
+        find_condition(&status.conditions, ConditionType::TagDrift)
+            .filter(|condition| condition.status == "True")
+    }
+    match (of(old), of(new)) {
+        (before, Some(now)) if before.is_none_or(|before| before.reason != now.reason) => {
+            let note = format!("{}: {}", now.reason, now.message);
+            Some(Event::new(EventReason::TagDrift, &now.reason, note))
+        }
+        // Whoever does not want to know any more is not told that it is well.
+        (Some(_), None)
+            if observed.image.spec.verification.on_drift != OnDrift::Ignore
+                && find_condition(&new.conditions, ConditionType::TagDrift).is_none() =>
+        {
+            let image = new.latest_image.as_deref()?;
+            // Another repository has another image, or none yet.
+            let repository = &observed.image.spec.output.repository;
+            let here = image.strip_prefix(repository.as_str());
+            here.filter(|rest| rest.starts_with('@'))?;
+            let build = new.published.as_ref().and_then(|now| now.build.clone());
+            Some(Event::new(
+                EventReason::DriftRepaired,
+                build.unwrap_or_else(|| "Verify".to_owned()),
+                format!("{image} and its tags are in the registry"),
+            ))
+        }
         _ => None,
     }
 }

@@ -89,7 +89,7 @@ pub(crate) async fn read(
     }
     if let Some(name) = &git.secret {
         let api = Api::<Secret>::namespaced(client.clone(), namespace);
-        let secret = get("Secret", namespace, name, api.get(name)).await?;
+        let secret = get("Secret", namespace, name, "source.git", api.get(name)).await?;
         let data = secret.data.unwrap_or_default();
         let field = |key: &str| data.get(key).map(|value| value.0.as_slice());
         trust.credentials = if by_ssh {
@@ -101,7 +101,7 @@ pub(crate) async fn read(
     }
     if let Some((name, key)) = &git.ca {
         let api = Api::<ConfigMap>::namespaced(client.clone(), namespace);
-        let map = get("ConfigMap", namespace, name, api.get(name)).await?;
+        let map = get("ConfigMap", namespace, name, "source.git", api.get(name)).await?;
         let text = map
             .data
             .as_ref()
@@ -132,7 +132,7 @@ pub async fn webhook_secret(
     name: &str,
 ) -> Result<Vec<u8>, SourceFailure> {
     let api = Api::<Secret>::namespaced(client.clone(), namespace);
-    let secret = get("Secret", namespace, name, api.get(name)).await?;
+    let secret = get("Secret", namespace, name, "source.git", api.get(name)).await?;
     let token = secret.data.unwrap_or_default().remove("token");
     // As of passwords: a line feed at the end is nobody's intention.
     let token = token.map(|value| value.0.trim_ascii_end().to_vec());
@@ -208,11 +208,12 @@ fn credentials<'a>(
     }
 }
 
-/// One object, or the failure that its absence means.
-async fn get<K>(
+/// One object that `field` of the spec names, or the failure that its absence means.
+pub(crate) async fn get<K>(
     kind: &'static str,
     namespace: &str,
     name: &str,
+    field: &str,
     request: impl Future<Output = Result<K, kube::Error>>,
 ) -> Result<K, SourceFailure> {
     let answer = tokio::time::timeout(API_TIMEOUT, request).await;
@@ -233,14 +234,14 @@ async fn get<K>(
         kube::Error::Api(status) if status.code == 404 => SourceFailure::new(
             Kind::SecretMissing,
             format!(
-                "there is no {kind} {name:?} in namespace {namespace:?}: create it, or change the reference in source.git"
+                "there is no {kind} {name:?} in namespace {namespace:?}: create it, or change the reference in {field}"
             ),
         ),
         kube::Error::Api(status) if status.code == 403 => {
             forbidden(kind, namespace, name, &status.message)
         }
         _ => {
-            tracing::warn!(namespace, kind, name, error = %error, "failed to read a reference of a source");
+            tracing::warn!(namespace, kind, name, error = %error, "failed to read what a spec names");
             SourceFailure::new(
                 Kind::Internal,
                 format!(

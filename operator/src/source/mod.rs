@@ -23,9 +23,9 @@ use prometheus_client::registry::Registry;
 use crate::settings::Network;
 
 mod classify;
-mod credentials;
+pub(crate) mod credentials;
 pub mod failure;
-mod gate;
+pub(crate) mod gate;
 mod git_program;
 mod http;
 mod ls_refs;
@@ -33,7 +33,7 @@ mod metrics;
 mod pkt_line;
 mod poller;
 mod remote;
-mod schedule;
+pub(crate) mod schedule;
 mod semver;
 pub mod ssh_program;
 

@@ -196,16 +196,6 @@ fn what_is_not_supported_is_named_with_value_and_remedy() {
             "spec.attestations.sbom: SPDX",
         ),
         (
-            "/verification/interval",
-            json!("2h"),
-            "spec.verification.interval: 2h",
-        ),
-        (
-            "/verification/onDrift",
-            json!("Report"),
-            "spec.verification.onDrift: Report",
-        ),
-        (
             "/deletionPolicy",
             json!("Delete"),
             "spec.deletionPolicy: Delete",
