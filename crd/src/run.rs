@@ -18,8 +18,13 @@ pub const CONTRACT: u32 = 1;
 /// [`TagPolicy`] would move them, and refuses it instead. Reports stay what they are.
 pub const CONTRACT_TAG_POLICY: u32 = 2;
 
+/// Contract of a [`Run`] whose source comes with its submodules: a builder that does not know
+/// [`Source::submodules`] would build without them, and refuses it instead. Reports stay what they
+/// are.
+pub const CONTRACT_SUBMODULES: u32 = 3;
+
 /// Contracts that this version's builder takes.
-pub const CONTRACTS: RangeInclusive<u32> = CONTRACT..=CONTRACT_TAG_POLICY;
+pub const CONTRACTS: RangeInclusive<u32> = CONTRACT..=CONTRACT_SUBMODULES;
 
 /// Most digests in [`Output::ours`].
 pub const OURS_MAX: usize = 16;
@@ -101,6 +106,16 @@ pub enum Work {
     },
 }
 
+impl Work {
+    /// The contract that a builder must speak to do all of this.
+    pub fn contract(&self) -> u32 {
+        match self {
+            Self::Build(build) if build.source.submodules => CONTRACT_SUBMODULES,
+            Self::Build(_) | Self::Publish { .. } | Self::Index { .. } => CONTRACT,
+        }
+    }
+}
+
 /// What one platform's Job left in the registry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -155,6 +170,9 @@ pub struct Source {
     pub commit: String,
     /// Directory of `flake.nix`, relative to the source's root.
     pub dir: String,
+    /// With its submodules, and theirs.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub submodules: bool,
     /// Longest time for the fetch, in seconds.
     pub timeout_seconds: u64,
 }
@@ -301,5 +319,30 @@ mod tests {
         assert_eq!(read.contract(), CONTRACT_TAG_POLICY);
         assert_eq!(serde_json::to_string(&read).unwrap(), output);
         assert!(CONTRACTS.contains(&CONTRACT) && CONTRACTS.contains(&CONTRACT_TAG_POLICY));
+    }
+
+    #[test]
+    fn a_source_with_submodules_is_refused_by_builders_that_would_leave_them_out() {
+        let build = |source: &str| -> Work {
+            let build = format!(
+                r#"{{"build":{{"platform":"linux/amd64","source":{source},"attribute":"default",
+                "image":{{"labels":{{}},"annotations":{{}},"timestamp":"Epoch","maxLayers":10,
+                "compression":"Zstd"}},"substituters":[],"trustedPublicKeys":[],
+                "timeoutSeconds":60}}}}"#
+            );
+            serde_json::from_str(&build).unwrap()
+        };
+        let source =
+            r#"{"url":"https://git.example/app","commit":"aa","dir":".","timeoutSeconds":60}"#;
+        let without = build(source);
+        assert_eq!(without.contract(), CONTRACT);
+        assert!(
+            !serde_json::to_string(&without)
+                .unwrap()
+                .contains("submodules")
+        );
+        let with = source.replace(r#""dir""#, r#""submodules":true,"dir""#);
+        assert_eq!(build(&with).contract(), CONTRACT_SUBMODULES);
+        assert!(CONTRACTS.contains(&CONTRACT_SUBMODULES));
     }
 }

@@ -69,7 +69,11 @@ pub fn build(
             deadline: Instant::now() + Duration::from_secs(build.timeout_seconds),
             stop,
         },
-        flake: flake_reference(&settings.paths.checkout(), &build.source),
+        flake: flake_reference(
+            &settings.paths.checkout(),
+            &build.source,
+            fetched.commit_time,
+        ),
         fetched,
         published: checked.published,
         oom_kills: crate::resources::oom_kills(),

@@ -12,11 +12,12 @@ use firn_crd::pod;
 use firn_crd::report::{Outcome, StageName};
 use firn_crd::run::{Build, Source};
 use firn_oci::Digest;
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::ca;
 use crate::failure::{Failure, Result, chain};
-use crate::git::{Credentials, Git, PROTOCOLS, PROTOCOLS_WITH_SSH, SshFiles};
+use crate::git::{Credentials, Git, PROTOCOLS, PROTOCOLS_WITH_SSH, Role, SshFiles};
 use crate::handoff::{self, Fetched};
 use crate::nix::Nix;
 use crate::nix::config::{Home, base_environment};
@@ -73,6 +74,7 @@ async fn fetch_all(settings: &Settings, build: &Build, stop: &Stop) -> Result<()
         },
         deadline: Instant::now() + Duration::from_secs(source.timeout_seconds),
         stop,
+        role: Role::Source,
     };
 
     let checkout = settings.paths.checkout();
@@ -83,6 +85,10 @@ async fn fetch_all(settings: &Settings, build: &Build, stop: &Stop) -> Result<()
     }
     let commit = git.checkout(&checkout).await?;
     tracing::info!(commit = %source.commit, time = %commit.time, "source checked out");
+    if source.submodules {
+        let count = git.submodules(&checkout).await?;
+        tracing::info!(count, "submodules checked out");
+    }
     let flake = flake_directory(&checkout, source)?;
     let fetched = Fetched {
         commit: source.commit.clone(),
@@ -98,7 +104,8 @@ async fn fetch_all(settings: &Settings, build: &Build, stop: &Stop) -> Result<()
         deadline: git.deadline,
         stop,
     };
-    inputs(&nix, &credentials, source, &checkout).await?;
+    let reference = flake_reference(&checkout, source, commit.time);
+    inputs(&nix, &credentials, source, &reference).await?;
     handoff::write(&settings.paths.fetched(), &fetched).map_err(|error| Failure::internal(&error))
 }
 
@@ -107,16 +114,15 @@ async fn inputs(
     nix: &Nix<'_>,
     credentials: &Credentials,
     source: &Source,
-    checkout: &Path,
+    reference: &str,
 ) -> Result<()> {
     let mut log = Log::new(io::stdout());
-    let reference = flake_reference(checkout, source);
     let arguments = [
         "flake",
         "archive",
         "--no-update-lock-file",
         "--no-write-lock-file",
-        &reference,
+        reference,
     ];
     let finished = nix.run(&arguments, &mut log).await.map_err(|error| match error {
         ProgramError::TimedOut { .. } => Failure::new(
@@ -245,13 +251,17 @@ fn nix_credentials(
 }
 
 /// The flake as Nix is to read it: the commit, so that `self.rev` and `lastModified` are true. The
-/// checkout is shallow, which Nix wants to be told.
-pub fn flake_reference(checkout: &Path, source: &Source) -> String {
-    let mut reference = format!(
-        "git+file://{}?rev={}&shallow=1",
-        checkout.display(),
-        source.commit
-    );
+/// checkout is shallow, which Nix wants to be told. With submodules it is no repository any more,
+/// and Nix is told what git would tell it.
+pub fn flake_reference(checkout: &Path, source: &Source, time: Timestamp) -> String {
+    let (checkout, commit) = (checkout.display(), &source.commit);
+    let mut reference = if source.submodules {
+        // Nix knows no time before 1970.
+        let time = time.as_second().max(0);
+        format!("path:{checkout}?rev={commit}&lastModified={time}")
+    } else {
+        format!("git+file://{checkout}?rev={commit}&shallow=1")
+    };
     let dir = source.dir.trim_matches('/');
     if !dir.is_empty() && dir != "." {
         reference.push_str("&dir=");
@@ -276,13 +286,16 @@ mod tests {
             reference: None,
             commit: "c".repeat(40),
             dir: dir.into(),
+            submodules: false,
             timeout_seconds: 60,
         }
     }
 
     #[test]
     fn the_reference_names_commit_and_directory() {
-        let reference = |dir| flake_reference(Path::new("/firn/source/checkout"), &source(dir));
+        let checkout = Path::new("/firn/source/checkout");
+        let time = "2024-01-01T00:00:00Z".parse().unwrap();
+        let reference = |dir| flake_reference(checkout, &source(dir), time);
         let root = format!(
             "git+file:///firn/source/checkout?rev={}&shallow=1",
             "c".repeat(40)
@@ -292,6 +305,17 @@ mod tests {
         assert_eq!(
             reference("/nix/a b&x=1/"),
             format!("{root}&dir=nix/a%20b%26x%3D1")
+        );
+        let with_submodules = Source {
+            submodules: true,
+            ..source("nix")
+        };
+        assert_eq!(
+            flake_reference(checkout, &with_submodules, time),
+            format!(
+                "path:/firn/source/checkout?rev={}&lastModified=1704067200&dir=nix",
+                "c".repeat(40)
+            )
         );
     }
 

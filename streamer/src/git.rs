@@ -2,7 +2,10 @@
 
 mod classify;
 mod credentials;
+mod gitmodules;
+mod remote;
 mod ssh;
+mod submodules;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -50,6 +53,17 @@ pub struct Git<'a> {
     pub deadline: Instant,
     /// When to go.
     pub stop: &'a Stop,
+    /// Whose repository it is.
+    pub role: Role,
+}
+
+/// Whose repository is fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// That of the spec.
+    Source,
+    /// One that a repository names: it is asked there and nowhere else.
+    Submodule,
 }
 
 /// A commit that was checked out.
@@ -116,21 +130,33 @@ impl Git<'_> {
     /// The commit by its id; else by the name it was found under, then further and further back.
     async fn fetch(&self, checkout: &Path) -> Result<()> {
         let (url, commit) = (&self.source.url, &self.source.commit);
-        let by_id = self.fetch_one(checkout, &["--depth=1"], commit).await;
-        let (Err(failure), Some(reference)) = (&by_id, &self.source.reference) else {
-            return by_id;
-        };
-        if failure.reason() != Reason::RevisionNotFound {
-            return by_id;
+        let by_id = self.fetch_one(checkout, &["--depth=1"], &[commit]).await;
+        match &by_id {
+            Err(failure) if failure.reason() == Reason::RevisionNotFound => {}
+            _ => return by_id,
         }
+        let object = format!("{commit}^{{commit}}");
+        let Some(reference) = &self.source.reference else {
+            if self.role == Role::Source {
+                return by_id;
+            }
+            // It was found under no name: any may lead there.
+            tracing::info!(%commit, %url, "the server gives no commits by id: trying all names");
+            let all = [
+                "+refs/heads/*:refs/firn/heads/*",
+                "+refs/tags/*:refs/firn/tags/*",
+            ];
+            self.fetch_one(checkout, &[], &all).await?;
+            let there = self.git(checkout, &["cat-file", "-e", &object]).await?.0;
+            return if there { Ok(()) } else { by_id };
+        };
         tracing::info!(%commit, %reference, "the server gives no commits by id: trying the name");
         let deepen = format!("--depth={DEEPEN}");
         for depth in ["--depth=1", &deepen, "--unshallow"] {
             if depth == "--unshallow" && !checkout.join(".git/shallow").exists() {
                 break;
             }
-            self.fetch_one(checkout, &[depth], reference).await?;
-            let object = format!("{commit}^{{commit}}");
+            self.fetch_one(checkout, &[depth], &[reference]).await?;
             if self.git(checkout, &["cat-file", "-e", &object]).await?.0 {
                 return Ok(());
             }
@@ -143,10 +169,11 @@ impl Git<'_> {
         ))
     }
 
-    async fn fetch_one(&self, checkout: &Path, options: &[&str], what: &str) -> Result<()> {
+    async fn fetch_one(&self, checkout: &Path, options: &[&str], what: &[&str]) -> Result<()> {
         let mut arguments = vec!["fetch", "--quiet", "--no-tags", "--no-recurse-submodules"];
         arguments.extend(options);
-        arguments.extend(["--", &self.source.url, what]);
+        arguments.extend(["--", &self.source.url]);
+        arguments.extend(what);
         self.must(checkout, &arguments).await.map(drop)
     }
 
@@ -169,7 +196,10 @@ impl Git<'_> {
                 format!("git could not fetch {commit} from {url}: {cause}: {remedy}"),
             );
         }
-        let (reason, remedy) = classify::classify(&errors);
+        let (reason, mut remedy) = classify::classify(&errors);
+        if self.role == Role::Submodule {
+            remedy = classify::of_submodule(reason, &errors).unwrap_or(remedy);
+        }
         let told = match (reason, self.credentials) {
             (Reason::SourceAuthFailed, Credentials::None) => {
                 "it does not exist, or wants credentials".to_owned()
@@ -245,6 +275,10 @@ impl Git<'_> {
         .into();
         if let Some(bundle) = self.ca_bundle {
             config.push(("http.sslCAInfo".into(), bundle.into()));
+        }
+        if self.role == Role::Submodule {
+            // Whoever wrote `.gitmodules` chose the server; it does not choose others.
+            config.push(("http.followRedirects".into(), "false".into()));
         }
         if let Some((key, header)) = self.credentials.git_config(&self.source.url) {
             config.push((key, header.into()));

@@ -196,7 +196,7 @@ mod tests {
         assert_eq!(failure.reason(), Reason::InternalError);
         let message = &failure.0.message;
         assert!(
-            message.contains("contract 7") && message.contains("contracts 1 to 2"),
+            message.contains("contract 7") && message.contains("contracts 1 to 3"),
             "{message}"
         );
     }

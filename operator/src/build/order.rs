@@ -181,7 +181,7 @@ pub fn order(
         base_plain_http_hosts: spec.output.base_plain_http_hosts.clone(),
     };
     let run = Run {
-        contract: output.contract(),
+        contract: output.contract().max(work.contract()),
         build: build.name_any(),
         output,
         work,
@@ -271,6 +271,7 @@ fn work(known: Known<'_>, platform: &Platform) -> Result<run::Build, Failure> {
             reference: git.reference.clone(),
             commit: git.commit.clone(),
             dir: git.dir.clone(),
+            submodules: git.submodules,
             timeout_seconds: FETCH_PATIENCE.as_secs(),
         },
         attribute: platform

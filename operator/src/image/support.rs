@@ -9,7 +9,6 @@ use firn_crd::cache::CacheMode;
 use firn_crd::exit::Reason;
 use firn_crd::policy::DeletionPolicy;
 use firn_crd::signing::{SbomFormat, SignatureFormat, SigningMode};
-use firn_crd::source::GitSource;
 
 use crate::settings::Allowed;
 
@@ -110,10 +109,6 @@ fn unless_default<T: Default + PartialEq + std::fmt::Display>(value: &T) -> Opti
     (*value != T::default()).then(|| value.to_string())
 }
 
-fn git(spec: &NixImageSpec) -> Option<&GitSource> {
-    spec.source.git.as_ref()
-}
-
 /// Leaves that are refused unless they have their default.
 pub const NOT_YET: &[NotYet] = &[
     NotYet {
@@ -131,11 +126,6 @@ pub const NOT_YET: &[NotYet] = &[
     oci("source.oci.caConfigMapRef.name"),
     oci("source.oci.caConfigMapRef.key"),
     oci("source.oci.interval"),
-    NotYet {
-        path: "source.git.submodules",
-        asked: |spec| when(git(spec)?.submodules, "true"),
-        remedy: "leave it out, and make the submodule an input of the flake",
-    },
     NotYet {
         path: "flake.acceptFlakeConfig",
         asked: |spec| when(spec.flake.accept_flake_config, "true"),
@@ -312,6 +302,7 @@ pub const HONOURED: &[Honoured] = &[
     honoured("source.git.ref.semver", "source::semver"),
     honoured("source.git.ref.commit", "image::observe"),
     honoured("source.git.dir", "build::order"),
+    honoured("source.git.submodules", "build::order"),
     honoured("source.git.secretRef.name", "build::order"),
     honoured("source.git.caConfigMapRef.name", "build::order"),
     honoured("source.git.caConfigMapRef.key", "build::order"),

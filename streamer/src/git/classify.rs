@@ -13,6 +13,8 @@ const PHRASES: &[(&str, Reason)] = &[
     ("could not read password", Reason::SourceAuthFailed),
     ("access denied", Reason::SourceAuthFailed),
     ("permission denied", Reason::SourceAuthFailed),
+    // Not followed.
+    ("returned error: 30", Reason::SourceInvalid),
     ("returned error: 401", Reason::SourceAuthFailed),
     ("returned error: 403", Reason::SourceAuthFailed),
     // Forges answer so for repositories that one may not see.
@@ -64,6 +66,29 @@ pub(super) fn classify(errors: &str) -> (Reason, &'static str) {
         _ => "check the URL and the repository",
     };
     (reason, remedy)
+}
+
+/// The remedy where it is another one for a submodule.
+pub(super) fn of_submodule(reason: Reason, errors: &str) -> Option<&'static str> {
+    if errors.contains("returned error: 30") {
+        return Some(
+            "its server answers with a redirect, which is not followed for submodules: write the \
+             URL that it leads to in .gitmodules",
+        );
+    }
+    match reason {
+        Reason::SourceAuthFailed => Some(
+            "check its URL in .gitmodules; the Secret that `secretRef` names is shown to the \
+             source's own server only",
+        ),
+        Reason::RevisionNotFound => {
+            Some("push that commit to the submodule's repository, or commit one that is there")
+        }
+        Reason::SourceInvalid if !errors.to_lowercase().contains("certificate") => {
+            Some("check its URL in .gitmodules")
+        }
+        _ => None,
+    }
 }
 
 /// The lines that tell the cause: those that begin with `fatal:`, `error:` or `remote:`, or the
@@ -153,6 +178,10 @@ mod tests {
             Reason::SourceInvalid,
         ),
         ("fatal: transport 'file' not allowed", Reason::SourceInvalid),
+        (
+            "fatal: unable to access 'https://git.example/': The requested URL returned error: 302",
+            Reason::SourceInvalid,
+        ),
         (
             "error: inflate: data stream error (incorrect header check)\nfatal: loose object is corrupt",
             Reason::SourceInvalid,

@@ -3,41 +3,43 @@ use std::time::Duration;
 
 use super::*;
 
+/// Runs git in `dir`; gives what it says.
+pub(super) fn git(dir: &Path, arguments: &[&str]) -> String {
+    let output = Command::new("git")
+        .args(["-c", "user.name=t", "-c", "user.email=t@example.com"])
+        .args([
+            "-c",
+            "init.defaultBranch=main",
+            "-c",
+            "commit.gpgSign=false",
+        ])
+        .args(arguments)
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_COMMITTER_DATE", "2024-01-01T00:00:00Z")
+        .current_dir(dir)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
 /// A repository with two commits on `main`, and their ids.
-fn repository(dir: &Path) -> (String, String) {
-    let git = |arguments: &[&str]| {
-        let output = Command::new("git")
-            .args(["-c", "user.name=t", "-c", "user.email=t@example.com"])
-            .args([
-                "-c",
-                "init.defaultBranch=main",
-                "-c",
-                "commit.gpgSign=false",
-            ])
-            .args(arguments)
-            .env("GIT_CONFIG_GLOBAL", "/dev/null")
-            .env("GIT_COMMITTER_DATE", "2024-01-01T00:00:00Z")
-            .current_dir(dir)
-            .output()
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
-    };
-    git(&["init", "--quiet", "."]);
+pub(super) fn repository(dir: &Path) -> (String, String) {
+    git(dir, &["init", "--quiet", "."]);
     let commit = |text: &str| {
         std::fs::write(dir.join("flake.nix"), text).unwrap();
-        git(&["add", "."]);
-        git(&["commit", "--quiet", "-m", text]);
-        git(&["rev-parse", "HEAD"])
+        git(dir, &["add", "."]);
+        git(dir, &["commit", "--quiet", "-m", text]);
+        git(dir, &["rev-parse", "HEAD"])
     };
     (commit("one"), commit("two"))
 }
 
-fn environment() -> BTreeMap<String, OsString> {
+pub(super) fn environment() -> BTreeMap<String, OsString> {
     // The tests' own PATH: git may be anywhere.
     let path = std::env::vars_os()
         .find(|(name, _)| name == "PATH")
@@ -58,6 +60,7 @@ async fn checkout(
         reference: Some(reference.into()),
         commit: commit.into(),
         dir: String::new(),
+        submodules: false,
         timeout_seconds: 60,
     };
     let (_never, stop) = Stop::never();
@@ -70,6 +73,7 @@ async fn checkout(
         protocols,
         deadline: Instant::now() + Duration::from_secs(60),
         stop: &stop,
+        role: Role::Source,
     }
     .checkout(to)
     .await
@@ -145,6 +149,7 @@ async fn by_ssh_git_gets_the_keys_and_nothing_of_the_machines_configuration() {
             reference: Some("refs/heads/main".into()),
             commit: two.clone(),
             dir: String::new(),
+            submodules: false,
             timeout_seconds: 60,
         };
         Git {
@@ -156,6 +161,7 @@ async fn by_ssh_git_gets_the_keys_and_nothing_of_the_machines_configuration() {
             protocols: PROTOCOLS_WITH_SSH,
             deadline: Instant::now() + Duration::from_secs(60),
             stop: &stop,
+            role: Role::Source,
         }
         .checkout(to.path())
         .await

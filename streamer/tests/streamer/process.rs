@@ -33,7 +33,7 @@ fn every_command_refuses_another_contract_by_both_versions() {
         assert!(output.stdout.is_empty(), "{command}");
         let failed = failure(root.path());
         assert_eq!(failed.reason, Reason::InternalError);
-        for version in ["contract 999", "contracts 1 to 2"] {
+        for version in ["contract 999", "contracts 1 to 3"] {
             assert!(failed.message.contains(version), "{}", failed.message);
         }
     }

@@ -178,6 +178,7 @@ impl Pod {
                 reference: None,
                 commit: "c".repeat(40),
                 dir: String::new(),
+                submodules: false,
                 timeout_seconds: 60,
             },
             attribute: "default".into(),

@@ -189,6 +189,7 @@ fn orders(registry: &FakeRegistry, repository: &str, compression: Compression) -
                 reference: None,
                 commit: "c".repeat(40),
                 dir: String::new(),
+                submodules: false,
                 timeout_seconds: 60,
             },
             attribute: "default".into(),

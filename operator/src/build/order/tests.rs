@@ -5,7 +5,9 @@ use firn_crd::names::ANNOTATION_BUILD_HASH;
 use firn_crd::output::LayerProfile;
 use firn_crd::published::{Published, PublishedPlatform};
 use firn_crd::reference::SecretRef;
-use firn_crd::run::{CONTRACT, CONTRACT_TAG_POLICY, Compression, Strategy, Work};
+use firn_crd::run::{
+    CONTRACT, CONTRACT_SUBMODULES, CONTRACT_TAG_POLICY, Compression, Strategy, Work,
+};
 use firn_crd::{NixImageBuildStatus, NixImageStatus};
 use k8s_openapi::api::core::v1::Toleration;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -306,4 +308,20 @@ fn a_job_that_moves_no_tag_of_people_guards_none() {
     let (_, run) = ordered(&build, Some(&published_image()));
     assert_eq!(run.contract, CONTRACT);
     assert_eq!(run.output.tag_policy, TagPolicy::Overwrite);
+}
+
+#[test]
+fn submodules_are_ordered_of_builders_that_know_them_and_of_nobody_else() {
+    let mut build = build();
+    let (_, run) = ordered(&build, None);
+    assert_eq!(run.contract, CONTRACT);
+    assert!(!work(run).source.submodules);
+    build.spec.source.git.as_mut().unwrap().submodules = true;
+    // The higher of two contracts counts.
+    for policy in [TagPolicy::Overwrite, TagPolicy::Keep] {
+        build.spec.output.tag_policy = policy;
+        let (_, run) = ordered(&build, None);
+        assert_eq!(run.contract, CONTRACT_SUBMODULES);
+        assert!(work(run).source.submodules);
+    }
 }

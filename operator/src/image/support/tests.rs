@@ -109,11 +109,6 @@ fn with(pointer: &str, value: Value) -> NixImageSpec {
 fn what_is_not_supported_is_named_with_value_and_remedy() {
     let cases = [
         (
-            "/source/git/submodules",
-            json!(true),
-            "spec.source.git.submodules: true",
-        ),
-        (
             "/source/oci",
             json!({"image": "r.example/x:1"}),
             "spec.source.oci.image",
