@@ -11,6 +11,7 @@ pub mod fuzz;
 pub mod image;
 pub mod install;
 pub mod programs;
+pub mod promtool;
 pub mod registry;
 pub mod story;
 pub mod suite;

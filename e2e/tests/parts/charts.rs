@@ -156,6 +156,14 @@ fn mistakes_are_refused_in_words_that_name_them() -> Result<()> {
             "\"payments\", which is not in watchNamespaces",
         ),
         ("firn-crds.x=1", "'x' not allowed"),
+        (
+            "metrics.serviceMonitor.enabled=true,metrics.service.create=false",
+            "needs metrics.service.create",
+        ),
+        (
+            "networkPolicy.egress.sources={0}",
+            "/networkPolicy/egress/sources",
+        ),
     ] {
         let Err(refusal) = helm.template("firn", &["--values", &minimal, "--set", set]) else {
             bail!("{set} was not refused");

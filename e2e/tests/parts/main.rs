@@ -8,6 +8,8 @@ mod cluster;
 mod docs;
 mod images;
 #[cfg(test)]
+mod monitoring;
+#[cfg(test)]
 mod nix_database;
 mod packages;
 #[cfg(test)]
