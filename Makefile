@@ -5,7 +5,7 @@ firn = e2e/compiler && cargo build --package firn-e2e --bins && $(CARGO_TARGET_D
 # What Firn is compared with must not be slow for want of an optimiser.
 optimised = --config profile.dev.package.firn-e2e.opt-level=3 --config profile.dev.package.firn-oci.opt-level=3
 
-.PHONY: demo test soak bench images cluster-up cluster-down
+.PHONY: demo test soak bench scale images cluster-up cluster-down
 
 demo: ## the main job, on a real cluster of its own
 	@$(firn)/firn-demo
@@ -18,6 +18,9 @@ soak: ## the stories of faults, again and again: ten rounds
 
 bench: ## what pushing takes, beside what others take; writes docs/benchmarks.md (BENCH: more arguments)
 	@e2e/compiler && cargo build --package firn-e2e --bin firn-bench $(optimised) && $(CARGO_TARGET_DIR)/debug/firn-bench run $(BENCH)
+
+scale: ## ten thousand images on the embedded cluster; writes docs/scale.md (SCALE: more arguments)
+	@$(firn)/firn-scale $(SCALE)
 
 images: ## Firn's own images as OCI layouts, pushed into the embedded cluster's registry
 	@$(firn)/firn-cluster up && $(CARGO_TARGET_DIR)/debug/firn-install --images-only

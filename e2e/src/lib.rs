@@ -13,6 +13,7 @@ pub mod install;
 pub mod programs;
 pub mod promtool;
 pub mod registry;
+pub mod scale;
 pub mod story;
 pub mod suite;
 pub mod wait;

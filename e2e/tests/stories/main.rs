@@ -8,5 +8,6 @@ mod first_image;
 mod kubernetes;
 mod made_by_others;
 mod secrets;
+mod serial;
 mod tags;
 mod triggers;
