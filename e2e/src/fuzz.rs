@@ -3,11 +3,14 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use firn_oci::Digest;
 
 use crate::clone::repository;
 
@@ -27,6 +30,24 @@ const INPUT_SECONDS: usize = 10;
 
 /// What is searched, made quick enough for it.
 const SEARCHED: [&str; 3] = ["firn-oci", "firn-streamer", "firn-fuzz-targets"];
+
+/// The compiler's wrapper, in a place that all clones share: its path is a part of what cargo takes
+/// for fresh, and so is what it does, by the digest in its name.
+fn compiler(target: &Path) -> Result<PathBuf> {
+    let script = fs::read(repository().join("fuzz/rustc-with-coverage"))?;
+    let digest = Digest::of(&script).to_string();
+    let short = digest.trim_start_matches("sha256:").get(..12);
+    let place = target.join(format!("fuzz-rustc-{}", short.unwrap_or_default()));
+    if !place.exists() {
+        let mut file = tempfile::Builder::new()
+            .permissions(fs::Permissions::from_mode(0o755))
+            .tempfile_in(target)?;
+        file.write_all(&script)?;
+        // Closed, too: what is open for writing cannot be run.
+        file.into_temp_path().persist(&place)?;
+    }
+    Ok(place)
+}
 
 /// The program with all targets.
 #[derive(Debug)]
@@ -53,10 +74,7 @@ impl Fuzzer {
             .current_dir(repository())
             .env("CARGO_TARGET_DIR", target)
             // Cargo keeps what this one makes apart from what the compiler alone makes.
-            .env(
-                "RUSTC_WORKSPACE_WRAPPER",
-                repository().join("fuzz/rustc-with-coverage"),
-            )
+            .env("RUSTC_WORKSPACE_WRAPPER", compiler(target)?)
             .stdin(Stdio::null())
             .stderr(Stdio::inherit())
             .output()
