@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
@@ -14,7 +14,8 @@ use serde_json::json;
 use super::AT_ONCE;
 use super::probe::Probe;
 use super::seed::{Origin, api};
-use crate::story::World;
+use crate::story::{SOON, World};
+use crate::wait::{Seen, eventually};
 
 /// Time that one build has, on a busy machine, with others beside it.
 const EACH: Duration = Duration::from_secs(30);
@@ -60,19 +61,33 @@ pub(super) async fn drain(worlds: &[World], probe: &Probe, count: usize) -> Resu
         .drained(before + f64::from(number), EACH * number)
         .await?;
     let took = begin.elapsed();
+    let turns = eventually("the Jobs of the burst are complete", SOON, || async {
+        Ok(match turns(worlds).await? {
+            turns if turns.len() == count => Seen::Done(turns),
+            turns => Seen::NotYet(format!("{} of {count}", turns.len())),
+        })
+    });
+    Ok(Drained {
+        took,
+        turns: turns.await?,
+    })
+}
+
+/// The burst's complete Jobs, by their start. The origin's first is not of the burst.
+async fn turns(worlds: &[World]) -> Result<Vec<Turn>> {
     let mut turns = Vec::new();
     for world in worlds {
         let jobs: Api<Job> = Api::namespaced(world.client.clone(), &world.namespace);
         for job in jobs.list(&ListParams::default()).await?.items {
-            let name = job.metadata.name.unwrap_or_default();
+            let of_burst = job
+                .metadata
+                .name
+                .is_some_and(|name| name.starts_with("app-"));
             let status = job.status.unwrap_or_default();
-            // The origin's first build is not of the burst.
-            if name.starts_with("app-") {
-                let start = status.start_time.context("a Job that did not start")?.0;
-                let end = status.completion_time;
-                let end = end.with_context(|| format!("Job {name} did not complete"))?;
+            let times = status.start_time.zip(status.completion_time);
+            if let Some((start, end)) = times.filter(|_| of_burst) {
                 turns.push(Turn {
-                    start,
+                    start: start.0,
                     namespace: world.namespace.clone(),
                     end: end.0,
                 });
@@ -80,7 +95,7 @@ pub(super) async fn drain(worlds: &[World], probe: &Probe, count: usize) -> Resu
         }
     }
     turns.sort();
-    Ok(Drained { took, turns })
+    Ok(turns)
 }
 
 /// How many builds a namespace was ahead of another at most, both having builds that wait.

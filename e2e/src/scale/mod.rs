@@ -30,7 +30,7 @@ use probe::{Probe, Sample};
 /// Namespaces that the images are spread over.
 const NAMESPACES: usize = 10;
 /// Objects that are made at once.
-const AT_ONCE: usize = 24;
+const AT_ONCE: usize = 100;
 /// How often each source is asked: five times in the window.
 const INTERVAL: &str = "1m";
 /// Longest time for the first reconcile of all. What is asked for is a minute.
