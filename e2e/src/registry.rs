@@ -74,6 +74,28 @@ impl Registry {
         self.get(repository, &format!("manifests/{name}")).await
     }
 
+    /// Points a tag to a manifest that is there, as anybody may who has the password.
+    pub async fn point(&self, repository: &str, tag: &str, name: &str) -> Result<()> {
+        let path = format!("manifests/{name}");
+        let answer = self.request(Method::GET, repository, &path)?.send().await?;
+        let answer = answer.error_for_status()?;
+        let kind = answer.headers().get("content-type").cloned();
+        let kind = kind.context("a manifest without a type")?;
+        let bytes = answer.bytes().await?;
+        let put = self.request(Method::PUT, repository, &format!("manifests/{tag}"))?;
+        let put = put.header("content-type", kind).body(bytes);
+        put.send().await?.error_for_status()?;
+        Ok(())
+    }
+
+    /// Removes a manifest with all its tags.
+    pub async fn remove(&self, repository: &str, digest: &str) -> Result<()> {
+        let path = format!("manifests/{digest}");
+        let delete = self.request(Method::DELETE, repository, &path)?;
+        delete.send().await?.error_for_status()?;
+        Ok(())
+    }
+
     /// All tags of a repository, sorted.
     pub async fn tags(&self, repository: &str) -> Result<Vec<String>> {
         let list = self.get(repository, "tags/list").await?;
