@@ -208,6 +208,11 @@ impl World {
         )
     }
 
+    /// The same address, and how to push to it.
+    pub fn git_urls(&self, area: &str, name: &str) -> (String, String) {
+        (self.git_url(area, name), self.git_push_url(area, name))
+    }
+
     /// The same address with the login that pushing to it needs.
     fn git_push_url(&self, area: &str, name: &str) -> String {
         let Services {

@@ -9,5 +9,6 @@ mod kubernetes;
 mod made_by_others;
 mod secrets;
 mod serial;
+mod submodules;
 mod tags;
 mod triggers;
