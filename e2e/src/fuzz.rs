@@ -31,24 +31,6 @@ const INPUT_SECONDS: usize = 10;
 /// What is searched, made quick enough for it.
 const SEARCHED: [&str; 3] = ["firn-oci", "firn-streamer", "firn-fuzz-targets"];
 
-/// The compiler's wrapper, in a place that all clones share: its path is a part of what cargo takes
-/// for fresh, and so is what it does, by the digest in its name.
-fn compiler(target: &Path) -> Result<PathBuf> {
-    let script = fs::read(repository().join("fuzz/rustc-with-coverage"))?;
-    let digest = Digest::of(&script).to_string();
-    let short = digest.trim_start_matches("sha256:").get(..12);
-    let place = target.join(format!("fuzz-rustc-{}", short.unwrap_or_default()));
-    if !place.exists() {
-        let mut file = tempfile::Builder::new()
-            .permissions(fs::Permissions::from_mode(0o755))
-            .tempfile_in(target)?;
-        file.write_all(&script)?;
-        // Closed, too: what is open for writing cannot be run.
-        file.into_temp_path().persist(&place)?;
-    }
-    Ok(place)
-}
-
 /// The program with all targets.
 #[derive(Debug)]
 pub struct Fuzzer {
@@ -165,6 +147,24 @@ impl Fuzzer {
         command.env("FIRN_FUZZ_TARGET", target);
         command
     }
+}
+
+/// The compiler's wrapper, in a place that all clones share: its path is a part of what cargo takes
+/// for fresh, and so is what it does, by the digest in its name.
+fn compiler(target: &Path) -> Result<PathBuf> {
+    let script = fs::read(repository().join("fuzz/rustc-with-coverage"))?;
+    let digest = Digest::of(&script).to_string();
+    let short = digest.trim_start_matches("sha256:").get(..12);
+    let place = target.join(format!("fuzz-rustc-{}", short.unwrap_or_default()));
+    if !place.exists() {
+        let mut file = tempfile::Builder::new()
+            .permissions(fs::Permissions::from_mode(0o755))
+            .tempfile_in(target)?;
+        file.write_all(&script)?;
+        // Closed, too: what is open for writing cannot be run.
+        file.into_temp_path().persist(&place)?;
+    }
+    Ok(place)
 }
 
 fn corpus(target: &str) -> PathBuf {

@@ -8,6 +8,9 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 use firn_oci::Digest;
 use firn_oci::registry::{Registry, RegistrySettings};
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client};
 use serde_json::json;
 
 use crate::charts::{NAMESPACE, RELEASE};
@@ -17,6 +20,13 @@ use crate::cluster::progress::{say, step};
 use crate::debian;
 use crate::image::{self, Declaration, Parts};
 use crate::programs;
+use crate::story::SOON;
+use crate::wait::{eventually, when};
+
+/// Builds that run at once on the embedded cluster: its one node has room for no more.
+pub const CONCURRENT_BUILDS: usize = 6;
+/// Of these, builds of one namespace.
+pub const CONCURRENT_BUILDS_PER_NAMESPACE: usize = 5;
 
 /// Builds Firn's programs and images: one OCI layout each in the folder that is returned.
 pub fn build_images(cache: &Path, target: &Path) -> Result<PathBuf> {
@@ -41,6 +51,25 @@ pub struct Images {
     registry: String,
     operator: Digest,
     builder: Digest,
+}
+
+/// Has so many operators run, and waits until they do.
+pub async fn scale(client: &Client, replicas: i32) -> Result<()> {
+    let operators: Api<Deployment> = Api::namespaced(client.clone(), NAMESPACE);
+    let patch = json!({ "spec": { "replicas": replicas } });
+    operators
+        .patch(RELEASE, &PatchParams::default(), &Patch::Merge(patch))
+        .await?;
+    eventually(&format!("{replicas} operators run"), SOON, || async {
+        let status = operators.get(RELEASE).await?.status.unwrap_or_default();
+        let (total, ready) = (
+            status.replicas.unwrap_or(0),
+            status.ready_replicas.unwrap_or(0),
+        );
+        let scaled = total == replicas && ready == replicas;
+        Ok(when(scaled, format!("{ready} of {total} are ready")))
+    })
+    .await
 }
 
 /// Pushes the images to the cluster's open registry, and says where they are. Runs where that is
@@ -80,7 +109,10 @@ pub fn install_chart(cluster: &Cluster, images: &Images) -> Result<()> {
             "resources": { "requests": { "cpu": "100m", "memory": "128Mi" }, "limits": { "memory": "2Gi" } },
         },
         "allowed": { "plainHTTP": [registry] },
-        "limits": { "maxConcurrentBuilds": 6 },
+        "limits": {
+            "maxConcurrentBuilds": CONCURRENT_BUILDS,
+            "maxConcurrentBuildsPerNamespace": CONCURRENT_BUILDS_PER_NAMESPACE,
+        },
         "log": { "level": "info,firn_operator=debug" },
         // One node; and stories read the log and the metrics of the one operator that acts.
         "replicas": 1,

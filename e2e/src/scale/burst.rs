@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::AT_ONCE;
 use super::probe::Probe;
-use super::seed::{Origin, api};
+use super::seed::Origin;
 use crate::story::{SOON, World};
 use crate::wait::{Seen, eventually};
 
@@ -39,13 +39,14 @@ pub(super) struct Drained {
 
 /// Gives the first `count` copies a label more, and waits for their builds.
 pub(super) async fn drain(worlds: &[World], probe: &Probe, count: usize) -> Result<Drained> {
+    let number = u32::try_from(count)?;
     let before = probe.sum("firn_builds_total", &[]).await?;
     let begin = Instant::now();
     let patch = json!({ "spec": { "output": { "labels": { "dev.firn.burst": "1" } } } });
     stream::iter(1..=count)
         .map(|number| {
             // Never out of bounds: the remainder of a division by the length.
-            let images = api(&worlds[number % worlds.len()], "NixImage", "niximages");
+            let images = worlds[number % worlds.len()].images();
             let patch = Patch::Merge(patch.clone());
             async move {
                 let name = Origin::name(number);
@@ -56,10 +57,11 @@ pub(super) async fn drain(worlds: &[World], probe: &Probe, count: usize) -> Resu
         .buffer_unordered(AT_ONCE)
         .try_collect::<()>()
         .await?;
-    let number = u32::try_from(count)?;
-    probe
-        .drained(before + f64::from(number), EACH * number)
-        .await?;
+    let ended = before + f64::from(number);
+    eventually("the builds of the burst ended", EACH * number, || async {
+        probe.at_least("firn_builds_total", ended).await
+    })
+    .await?;
     let took = begin.elapsed();
     let turns = eventually("the Jobs of the burst are complete", SOON, || async {
         Ok(match turns(worlds).await? {

@@ -15,24 +15,19 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use k8s_openapi::api::apps::v1::Deployment;
-use kube::Api;
-use kube::api::{Patch, PatchParams};
-use serde_json::json;
 
-use crate::charts::NAMESPACE;
 use crate::cluster::{Cluster, progress::say};
-use crate::install::{install_chart, push_images};
-use crate::story::{SOON, Wanted, World};
-use crate::wait::{eventually, when};
+use crate::install::{install_chart, push_images, scale};
+use crate::story::{Wanted, World};
+use crate::wait::eventually;
 use probe::{Probe, Sample};
 
 /// Namespaces that the images are spread over.
 const NAMESPACES: usize = 10;
 /// Objects that are made at once.
 const AT_ONCE: usize = 100;
-/// How often each source is asked: five times in the window.
-const INTERVAL: &str = "1m";
+/// Minutes between two polls of a source: the window has several.
+const INTERVAL_MINUTES: u64 = 1;
 /// Longest time for the first reconcile of all. What is asked for is a minute.
 const FIRST: Duration = Duration::from_secs(3600);
 
@@ -80,15 +75,14 @@ pub async fn run(images: &Path, size: Size, page: &Path) -> Result<()> {
     let first = worlds.first().context("no namespaces")?;
     let source = first.publish_flake("public").await?;
     let wanted = Wanted::new(first, seed::ORIGIN, &source.url)
-        .with("/spec/source/git/interval", INTERVAL)
-        .with("/spec/flake/attribute", "app");
+        .with("/spec/source/git/interval", format!("{INTERVAL_MINUTES}m"));
     first.apply(&wanted).await?;
     let image = first.ready(seed::ORIGIN).await?;
     let builds = first.builds(seed::ORIGIN).await?;
     let build = builds.into_iter().next().context("no build")?;
     say(format!("{} is built", seed::ORIGIN));
 
-    scale(first, 0).await?;
+    scale(&first.client, 0).await?;
     let begin = Instant::now();
     let origin = seed::Origin::new(first, image, build)?;
     stream::iter(1..size.images)
@@ -107,16 +101,14 @@ pub async fn run(images: &Path, size: Size, page: &Path) -> Result<()> {
     ));
 
     let probe = Probe::new(first)?;
+    let all = u32::try_from(size.images)?;
     let from = probe.writes_from()?;
     let begin = Instant::now();
-    scale(first, 1).await?;
-    let counted = eventually("every image is counted", FIRST, || async {
-        let counted = probe.sum("firn_images", &[]).await.unwrap_or(0.0);
-        #[expect(clippy::cast_precision_loss, reason = "a count of thousands")]
-        let all = counted >= size.images as f64;
-        Ok(when(all, format!("{counted} of {}", size.images)))
-    });
-    counted.await?;
+    scale(&first.client, 1).await?;
+    eventually("every image is counted", FIRST, || async {
+        probe.at_least("firn_images", all).await
+    })
+    .await?;
     let first_took = begin.elapsed();
     let first_writes = probe.writes_since(from)?;
     let after_first = probe.sample().await?;
@@ -149,19 +141,4 @@ pub async fn run(images: &Path, size: Size, page: &Path) -> Result<()> {
     std::fs::write(page, &text).with_context(|| format!("failed to write {}", page.display()))?;
     say(text);
     Ok(())
-}
-
-async fn scale(world: &World, replicas: i32) -> Result<()> {
-    let operators: Api<Deployment> = Api::namespaced(world.client.clone(), NAMESPACE);
-    let patch = json!({ "spec": { "replicas": replicas } });
-    operators
-        .patch("firn", &PatchParams::default(), &Patch::Merge(patch))
-        .await?;
-    eventually(&format!("{replicas} operators run"), SOON, || async {
-        let status = operators.get("firn").await?.status.unwrap_or_default();
-        let seen = (status.replicas, status.ready_replicas);
-        let wanted = Some(replicas).filter(|replicas| *replicas > 0);
-        Ok(when(seen == (wanted, wanted), format!("{seen:?}")))
-    })
-    .await
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::charts::NAMESPACE;
 use crate::story::World;
-use crate::wait::{eventually, when};
+use crate::wait::{Seen, when};
 
 /// Between two looks at what is held.
 const PERIOD: Duration = Duration::from_secs(5);
@@ -28,7 +28,8 @@ pub(super) type Writes = BTreeMap<String, usize>;
 /// What was spent until a moment, and is held in it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Sample {
-    /// Resident memory of the operator's container, in bytes: the most that was seen.
+    /// Resident memory of the operator's container, in bytes; of a [`Probe::watch`], the most that
+    /// was seen.
     pub(super) resident: u64,
     /// The operator's processor time, in seconds.
     pub(super) operator_cpu: f64,
@@ -58,9 +59,19 @@ impl Probe {
 
     /// The sum of a metric's series that have all these labels, as the operator tells it now.
     pub(super) async fn sum(&self, metric: &str, labels: &[&str]) -> Result<f64> {
-        let pod = self.pod().await?;
+        let (pod, _) = self.pod().await?;
         let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}:8080/proxy/metrics");
         Ok(sum(&self.get(&path).await?, metric, labels))
+    }
+
+    /// Whether a metric's series add up to so much. An operator that does not answer yet is waited
+    /// for.
+    pub(super) async fn at_least(&self, metric: &str, wanted: impl Into<f64>) -> Result<Seen<()>> {
+        let wanted = wanted.into();
+        Ok(match self.sum(metric, &[]).await {
+            Ok(now) => when(now >= wanted, format!("{now} of {wanted}")),
+            Err(error) => Seen::NotYet(format!("{error:#}")),
+        })
     }
 
     /// What is spent and held now.
@@ -133,31 +144,23 @@ impl Probe {
         Ok(writes)
     }
 
-    /// Waits until no build runs or waits any more.
-    pub(super) async fn drained(&self, ended: f64, deadline: Duration) -> Result<()> {
-        eventually("the builds of the burst ended", deadline, || async {
-            let now = self.sum("firn_builds_total", &[]).await.unwrap_or(0.0);
-            Ok(when(now >= ended, format!("{now} of {ended} builds")))
-        })
-        .await
-    }
-
-    async fn pod(&self) -> Result<String> {
+    /// The operator's pod: its name, and its node's.
+    async fn pod(&self) -> Result<(String, String)> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), NAMESPACE);
         let pods = pods.list(&ListParams::default()).await?.items;
         let alive = pods
             .into_iter()
             .find(|pod| pod.metadata.deletion_timestamp.is_none());
         alive
-            .and_then(|pod| pod.metadata.name)
+            .and_then(|pod| Some((pod.metadata.name?, pod.spec?.node_name?)))
             .context("no operator runs")
     }
 
     /// Resident bytes and processor seconds of the operator's container, by the kubelet.
     async fn container(&self) -> Result<(u64, f64)> {
-        let pod = self.pod().await?;
-        let summary = self.get("/api/v1/nodes/node-0/proxy/stats/summary").await?;
-        let summary: Value = serde_json::from_str(&summary)?;
+        let (pod, node) = self.pod().await?;
+        let path = format!("/api/v1/nodes/{node}/proxy/stats/summary");
+        let summary: Value = serde_json::from_str(&self.get(&path).await?)?;
         let pods = summary["pods"].as_array().map_or(&[][..], Vec::as_slice);
         let found = pods.iter().find(|entry| entry["podRef"]["name"] == *pod);
         let container = found.map(|entry| &entry["containers"][0]);

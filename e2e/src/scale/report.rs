@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use super::probe::Writes;
-use super::{Figures, INTERVAL, NAMESPACES, burst};
+use super::{Figures, INTERVAL_MINUTES, NAMESPACES, burst};
+use crate::install::{CONCURRENT_BUILDS, CONCURRENT_BUILDS_PER_NAMESPACE};
 
 const MIB: f64 = 1_048_576.0;
 
@@ -23,7 +24,7 @@ pub(super) fn to_markdown(figures: &Figures) -> String {
     let mut page = format!(
         "# Scale\n\n\
          Written by `make scale`, on the embedded cluster: API server, etcd, node and operator share one machine\n\
-         with two cores. {images} NixImages in {NAMESPACES} namespaces, all of one repository, each asking every {INTERVAL}; one is\n\
+         with two cores. {images} NixImages in {NAMESPACES} namespaces, all of one repository, each asking every {INTERVAL_MINUTES} min; one is\n\
          really built, the others carry its result and its build.\n\n\
          | | asked | measured |\n|---|---|---|\n\
          | first reconcile of all, from the Deployment's scaling to 1 | under 60 s | {first:.0} s |\n\
@@ -32,7 +33,7 @@ pub(super) fn to_markdown(figures: &Figures) -> String {
          | the most in {window} s in which nothing happens | at most 150 MiB | {resident:.0} MiB |\n\
          | API writes in these {window} s, without the Lease | 0 | {idle_writes} |\n\
          | reconciles of images in them | | {reconciles:.0} |\n\
-         | questions to the git server in them | | {polls:.0} |\n\
+         | questions to the git server in them | at most {asked}: equal sources are asked once | {polls:.0} |\n\
          | operator's processor time in them | | {operator:.1} s |\n\
          | API server's processor time in them | | {api:.1} s |\n",
         images = size.images,
@@ -42,6 +43,8 @@ pub(super) fn to_markdown(figures: &Figures) -> String {
         resident = mib(after.resident.max(before.resident)),
         idle_writes = told(idle_writes),
         reconciles = after.reconciles - before.reconciles,
+        // One more: the window does not begin with an interval.
+        asked = window / (60 * INTERVAL_MINUTES) + 1,
         polls = after.polls - before.polls,
         operator = after.operator_cpu - before.operator_cpu,
         api = after.api_cpu - before.api_cpu,
@@ -51,10 +54,10 @@ pub(super) fn to_markdown(figures: &Figures) -> String {
         // Writing into memory does not fail.
         let _ = write!(
             page,
-            "| {count} images change at once: until the last is built | it drains | {took:.0} s |\n\
+            "| {count} images change at once: until the last is built | 500 drain | {took:.0} s |\n\
              | builds that ran | {count} | {ran} |\n\
-             | at once, at most | 6 | {all} |\n\
-             | of one namespace | 5 | {each} |\n\
+             | at once, at most | {CONCURRENT_BUILDS} | {all} |\n\
+             | of one namespace | {CONCURRENT_BUILDS_PER_NAMESPACE} | {each} |\n\
              | builds by which a namespace was ahead of another, both waiting, at most | fair | {lead} |\n",
             count = size.burst,
             took = drained.took.as_secs_f64(),

@@ -1,11 +1,10 @@
 //! Copies of a built image, with its result and its build.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use firn_crd::hash::{build_hash, tags_hash};
 use firn_crd::image::NixImageSpec;
 use firn_crd::names::{ANNOTATION_BUILD_HASH, ANNOTATION_TAGS_HASH};
-use kube::Api;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
+use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::story::World;
@@ -24,7 +23,7 @@ pub(super) struct Origin {
 impl Origin {
     pub(super) fn new(world: &World, image: Value, build: Value) -> Result<Self> {
         let name = build["metadata"]["name"].as_str().context("no name")?;
-        anyhow::ensure!(
+        ensure!(
             name == format!("{ORIGIN}-1"),
             "{name} is not its first build"
         );
@@ -84,13 +83,6 @@ impl Origin {
     }
 }
 
-/// Access to objects of a kind in a world's namespace.
-pub(super) fn api(world: &World, kind: &str, plural: &str) -> Api<DynamicObject> {
-    let kind = GroupVersionKind::gvk("firn.dev", "v1alpha1", kind);
-    let resource = ApiResource::from_gvk_with_plural(&kind, plural);
-    Api::namespaced_with(world.client.clone(), &world.namespace, &resource)
-}
-
 async fn create(
     world: &World,
     kind: &str,
@@ -111,7 +103,7 @@ async fn create(
         },
         "spec": object["spec"],
     }))?;
-    let api = api(world, kind, plural);
+    let api = world.dynamic(kind, plural);
     Ok(api.create(&PostParams::default(), &object).await?)
 }
 
@@ -124,7 +116,8 @@ async fn finish(
 ) -> Result<()> {
     let name = name.context("no name")?;
     let patch = Patch::Merge(json!({ "status": status }));
-    api(world, kind, plural)
+    world
+        .dynamic(kind, plural)
         .patch_status(&name, &PatchParams::default(), &patch)
         .await?;
     Ok(())

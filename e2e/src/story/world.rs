@@ -433,7 +433,8 @@ impl World {
         self.dynamic("NixImage", "niximages")
     }
 
-    fn dynamic(&self, kind: &str, plural: &str) -> Api<DynamicObject> {
+    /// Objects of one of Firn's kinds in this namespace, untyped: as stored, mistakes included.
+    pub fn dynamic(&self, kind: &str, plural: &str) -> Api<DynamicObject> {
         let kind = GroupVersionKind::gvk("firn.dev", "v1alpha1", kind);
         let resource = ApiResource::from_gvk_with_plural(&kind, plural);
         Api::namespaced_with(self.client.clone(), &self.namespace, &resource)

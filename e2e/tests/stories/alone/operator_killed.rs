@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
-use firn_e2e::story::{BUILD, SOON, Wanted, World, condition, tell};
+use firn_e2e::install;
+use firn_e2e::story::{BUILD, Wanted, World, condition, tell};
 use firn_e2e::wait::{Seen, eventually};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::Api;
-use kube::api::{Patch, PatchParams};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::process::{Child, Command};
 
 /// More writes than any build needs: then it does not converge.
@@ -35,9 +35,9 @@ where
 {
     let operators: Api<Deployment> = Api::namespaced(world.client.clone(), "firn-system");
     let environment = environment(&operators).await?;
-    scale(&operators, 0).await?;
+    install::scale(&world.client, 0).await?;
     let told = story(world, &environment).await;
-    let back = scale(&operators, 1).await;
+    let back = install::scale(&world.client, 1).await;
     told.and(back)
 }
 
@@ -188,26 +188,6 @@ async fn environment(operators: &Api<Deployment>) -> Result<Vec<(String, String)
         .into_iter()
         .filter_map(|v| Some((v.name, v.value?)))
         .collect())
-}
-
-async fn scale(operators: &Api<Deployment>, replicas: i32) -> Result<()> {
-    let patch = json!({ "spec": { "replicas": replicas } });
-    operators
-        .patch("firn", &PatchParams::default(), &Patch::Merge(patch))
-        .await?;
-    eventually(&format!("{replicas} operators run"), SOON, || async {
-        let status = operators.get("firn").await?.status.unwrap_or_default();
-        let (total, ready) = (
-            status.replicas.unwrap_or(0),
-            status.ready_replicas.unwrap_or(0),
-        );
-        Ok(if total == replicas && ready == replicas {
-            Seen::Done(())
-        } else {
-            Seen::NotYet(format!("{ready} of {total}"))
-        })
-    })
-    .await
 }
 
 pub(super) fn start(world: &World, environment: &[(String, String)]) -> Result<Child> {
