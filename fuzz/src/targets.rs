@@ -11,6 +11,7 @@ mod names;
 mod nix;
 mod planted;
 mod registry;
+mod submodules;
 mod tar_read;
 mod tar_write;
 
@@ -30,6 +31,7 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("pod-report", build::report),
     ("registry-answers", registry::answers),
     ("registry-headers", registry::headers),
+    ("submodules", submodules::run),
     ("tar-read", tar_read::run),
     ("tar-write", tar_write::run),
 ];

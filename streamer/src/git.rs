@@ -2,8 +2,8 @@
 
 mod classify;
 mod credentials;
-mod gitmodules;
-mod remote;
+pub mod gitmodules;
+pub mod remote;
 mod ssh;
 mod submodules;
 

@@ -5,25 +5,25 @@ use std::path::{Component, Path};
 
 /// A commit of another repository in a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Link {
+pub struct Link {
     /// Its folder, relative to the repository's.
-    pub(super) path: String,
+    pub path: String,
     /// Full commit id.
-    pub(super) commit: String,
+    pub commit: String,
 }
 
 /// What a tree says of submodules.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Tree {
+pub struct Tree {
     /// By path.
-    pub(super) links: Vec<Link>,
+    pub links: Vec<Link>,
     /// Object id of `.gitmodules`, if there is one.
-    pub(super) gitmodules: Option<String>,
+    pub gitmodules: Option<String>,
 }
 
 /// Why submodules cannot be told from a commit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum GitmodulesError {
+pub enum GitmodulesError {
     /// Not a line of `ls-tree`.
     #[error("git lists an entry that cannot be understood: {0:?}")]
     Entry(String),
@@ -39,7 +39,7 @@ pub(super) enum GitmodulesError {
 }
 
 /// Reads `git ls-tree -r -z`.
-pub(super) fn tree(listing: &str) -> Result<Tree, GitmodulesError> {
+pub fn tree(listing: &str) -> Result<Tree, GitmodulesError> {
     let mut tree = Tree::default();
     for entry in listing.split('\0').filter(|entry| !entry.is_empty()) {
         let unclear = || GitmodulesError::Entry(entry.chars().take(100).collect());
@@ -73,7 +73,7 @@ pub(super) fn tree(listing: &str) -> Result<Tree, GitmodulesError> {
 
 /// Reads `git config --blob … --null --list` of a `.gitmodules`: URLs by path. What has no path or
 /// no URL is left out.
-pub(super) fn urls(listing: &str) -> Result<BTreeMap<String, String>, GitmodulesError> {
+pub fn urls(listing: &str) -> Result<BTreeMap<String, String>, GitmodulesError> {
     let mut sections: BTreeMap<&str, (Option<&str>, Option<&str>)> = BTreeMap::new();
     for entry in listing.split('\0') {
         // Without a value there is no line end either.

@@ -12,7 +12,7 @@ const SHOWN_MAX: usize = 200;
 
 /// How a server is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Scheme {
+pub enum Scheme {
     /// The usual.
     Https,
     /// In the clear: only where the source itself comes so.
@@ -25,7 +25,7 @@ pub(super) enum Scheme {
 
 impl Scheme {
     /// As `GIT_ALLOW_PROTOCOL` has it.
-    pub(super) const fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Https => "https",
             Self::Http => "http",
@@ -46,9 +46,9 @@ impl Scheme {
 
 /// A server: what credentials are bound to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Endpoint {
+pub struct Endpoint {
     /// How it is reached.
-    pub(super) scheme: Scheme,
+    pub scheme: Scheme,
     /// In lower case.
     host: String,
     port: u16,
@@ -67,16 +67,16 @@ impl fmt::Display for Endpoint {
 
 /// A repository that git can be sent to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Remote {
+pub struct Remote {
     /// Absolute, and without a user unless it is by ssh: credentials come from the Secret alone.
-    pub(super) url: String,
+    pub url: String,
     /// Its server.
-    pub(super) endpoint: Endpoint,
+    pub endpoint: Endpoint,
 }
 
 /// Why a URL cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum RemoteError {
+pub enum RemoteError {
     /// More `../` than there are folders.
     #[error("leads above the root of {0}")]
     Above(String),
@@ -99,12 +99,12 @@ pub(super) enum RemoteError {
 
 impl Remote {
     /// What `url` in the `.gitmodules` of the repository at `base` means.
-    pub(super) fn resolve(base: &str, url: &str) -> Result<Self, RemoteError> {
+    pub fn resolve(base: &str, url: &str) -> Result<Self, RemoteError> {
         Self::parse(&absolute(base, url)?)
     }
 
     /// Reads an absolute URL.
-    pub(super) fn parse(url: &str) -> Result<Self, RemoteError> {
+    pub fn parse(url: &str) -> Result<Self, RemoteError> {
         // The rule of a source's own `url`.
         let fine = |byte: u8| byte.is_ascii_graphic() && !b"\"#<>?\\^`{|}".contains(&byte);
         if url.len() > URL_MAX || !url.bytes().all(fine) {
@@ -143,11 +143,15 @@ impl Remote {
 }
 
 /// A URL for messages, usable or not: without credentials, query and fragment, and not endless.
-pub(super) fn shown(url: &str) -> String {
+pub fn shown(url: &str) -> String {
     let url = url.split(['?', '#']).next().unwrap_or_default();
+    let is_scheme = |text: &str| {
+        let fine = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+        text.bytes().all(fine)
+    };
     let (scheme, rest) = match url.split_once("://") {
-        Some((scheme, rest)) => (format!("{scheme}://"), rest),
-        None => (String::new(), url),
+        Some((scheme, rest)) if is_scheme(scheme) => (format!("{scheme}://"), rest),
+        _ => (String::new(), url),
     };
     // A password may hold a slash that nobody escaped: the last `@` counts wherever it is. A user
     // alone may be a token, but not for ssh.
@@ -156,8 +160,7 @@ pub(super) fn shown(url: &str) -> String {
         Some((user, host)) if user.contains(':') || !by_ssh && !user.contains('/') => host,
         _ => rest,
     };
-    let shown: String = rest.chars().take(SHOWN_MAX).collect();
-    format!("{scheme}{shown}")
+    scheme.chars().chain(rest.chars()).take(SHOWN_MAX).collect()
 }
 
 fn by_ssh(url: &str) -> Result<Remote, RemoteError> {
@@ -370,9 +373,12 @@ mod tests {
             ("../l@b", "../l@b"),
             ("https://h/lib?token=hunter2", "https://h/lib"),
             ("git@h:org/lib", "git@h:org/lib"),
+            ("ada:hunter2@h/lib://x", "h/lib://x"),
         ] {
             assert_eq!(shown(url), wanted);
         }
-        assert!(shown(&"x".repeat(9999)).len() <= SHOWN_MAX);
+        for end in ["", "://h"] {
+            assert!(shown(&("x".repeat(9999) + end)).len() <= SHOWN_MAX);
+        }
     }
 }
