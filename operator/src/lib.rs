@@ -2,6 +2,7 @@
 //! cluster. It never opens a layer and never writes to a registry.
 
 pub mod apply;
+mod asking;
 pub mod backoff;
 pub mod build;
 pub mod context;

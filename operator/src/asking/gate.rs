@@ -1,4 +1,4 @@
-//! How many polls run at once: 16 in all, 4 per host, and 1 for a host that did not answer last
+//! How many of one kind, polls of sources or looks at registries, run at once: 16 in all, 4 per host, and 1 for a host that did not answer last
 //! time. So a dead host, waited for until its timeout, takes one place of the 16 and blocks nobody.
 
 use std::collections::HashMap;

@@ -1,11 +1,11 @@
-//! When a source is polled next. Pure: the jitter of an object is a hash of its name, so that
+//! When a server is asked next. Pure: the jitter of an object is a hash of its name, so that
 //! equal intervals drift apart, and the same way after each restart.
 
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::{ImageKey, SourceFailure};
+use crate::source::{ImageKey, SourceFailure};
 
 /// Longest pause after failures, unless the interval itself is longer.
 const BACKOFF_MAX: Duration = Duration::from_secs(3600);
@@ -65,8 +65,8 @@ fn hash(key: &ImageKey) -> u32 {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::Kind;
     use super::*;
+    use crate::source::Kind;
 
     const MINUTE: Duration = Duration::from_secs(60);
 

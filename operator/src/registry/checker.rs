@@ -1,23 +1,19 @@
-//! Asks registries in the background: one task per image, which sleeps until its next check is due,
-//! waits for a place at the gate, looks, and keeps what it found. Knows nothing of HTTP.
-//!
-//! Tasks end when their image is forgotten or the question becomes another: each holds the
-//! generation it was started for. Memory is one entry and one task per image that is verified.
+//! What a look at a registry is asked, what of its answer is kept, and when the next one is due. How
+//! looks go on in the background is in `asking`. Knows nothing of HTTP.
 
-use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
 use futures::future::BoxFuture;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::{Found, Observation, Query};
+use crate::asking::entries::{self, Entries, Ticket};
+use crate::asking::gate::Gate;
+use crate::asking::schedule;
 use crate::metrics::Metrics;
-use crate::source::gate::Gate;
-use crate::source::schedule;
 use crate::source::{ImageKey, Kind, SourceFailure};
 
 /// Looks at a registry.
@@ -36,29 +32,23 @@ pub(super) struct Checker {
     look: Arc<dyn Look>,
     gate: Gate,
     metrics: Metrics,
-    state: Mutex<State>,
-    /// One permit at most: "something changed since you looked".
-    changed: Notify,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    entries: HashMap<ImageKey, Entry>,
-    generation: u64,
-    /// Not told yet; a set, so that who is slow to listen misses nothing and costs nothing.
-    changes: BTreeSet<ImageKey>,
+    entries: Arc<Entries<Entry>>,
 }
 
 #[derive(Debug)]
 struct Entry {
-    generation: u64,
     query: Query,
     observation: Observation,
     failures: u32,
     due: Instant,
     /// Counts changes that a look under way may have missed.
     version: u64,
-    wake: Arc<Notify>,
+}
+
+impl entries::Entry for Entry {
+    fn due(&self) -> Instant {
+        self.due
+    }
 }
 
 impl Entry {
@@ -78,7 +68,6 @@ impl Entry {
             self.version += 1;
             self.failures = 0;
             self.due = Instant::now();
-            self.wake.notify_one();
         }
     }
 
@@ -128,128 +117,77 @@ impl Checker {
             look,
             gate: Gate::new(),
             metrics,
-            state: Mutex::default(),
-            changed: Notify::new(),
+            entries: Entries::new(),
         })
     }
 
     /// What is known; starts asking what is new.
     pub(super) fn observe(self: &Arc<Self>, key: &ImageKey, query: &Query) -> Observation {
-        let mut state = self.lock();
-        let state = &mut *state;
-        let before = state.entries.get_mut(key);
-        let known = before.is_some();
-        if let Some(entry) = before.filter(|entry| entry.asks_the_same(query)) {
-            entry.update(query);
-            return entry.observation.clone();
+        let before = self.entries.with(key, |entry| {
+            entry.asks_the_same(query).then(|| {
+                entry.update(query);
+                entry.observation.clone()
+            })
+        });
+        if let Some(Some(observation)) = before {
+            return observation;
         }
         let first = if query.asked.is_some() {
             Duration::ZERO
-        } else if known {
+        } else if before.is_some() {
             // It was published a moment ago, and a registry of several places may not say so
             // everywhere yet.
             schedule::after_success(key, query.interval)
         } else {
             schedule::first(key, query.interval)
         };
-        state.generation += 1;
-        let generation = state.generation;
         let entry = Entry {
-            generation,
             query: query.clone(),
             observation: Observation::Pending,
             failures: 0,
             due: Instant::now() + first,
             version: 0,
-            wake: Arc::new(Notify::new()),
         };
-        if let Some(old) = state.entries.insert(key.clone(), entry) {
-            old.wake.notify_one();
-        }
-        tokio::spawn(Arc::clone(self).run(key.clone(), generation));
+        let ticket = self.entries.insert(key, entry);
+        tokio::spawn(Arc::clone(self).run(ticket));
         Observation::Pending
     }
 
     /// Stops asking for an image.
     pub(super) fn forget(&self, key: &ImageKey) {
-        let mut state = self.lock();
-        state.changes.remove(key);
-        if let Some(entry) = state.entries.remove(key) {
-            entry.wake.notify_one();
-        }
+        self.entries.forget(key);
     }
 
     /// Images about which something else is known. One consumer.
-    pub(super) fn changes(self: &Arc<Self>) -> impl Stream<Item = ImageKey> + Send + 'static {
-        futures::stream::unfold(Arc::clone(self), |checker| async move {
-            loop {
-                let next = checker.lock().changes.pop_first();
-                if let Some(key) = next {
-                    return Some((key, checker));
-                }
-                checker.changed.notified().await;
-            }
-        })
+    pub(super) fn changes(&self) -> impl Stream<Item = ImageKey> + Send + 'static {
+        self.entries.changes()
     }
 
-    async fn run(self: Arc<Self>, key: ImageKey, generation: u64) {
-        loop {
-            let Some((due, wake, host)) = self.of(&key, generation, |entry| {
-                let host = host(&entry.query.repository).to_owned();
-                (entry.due, Arc::clone(&entry.wake), host)
-            }) else {
-                return;
-            };
-            if due > Instant::now() {
-                tokio::select! {
-                    () = tokio::time::sleep_until(due) => {}
-                    () = wake.notified() => {}
-                }
-                continue;
-            }
-            let Some(place) = self.gate.enter(&host).await else {
-                return;
-            };
-            // Asked after the wait, which may have been long.
-            let Some((query, version)) = self.of(&key, generation, |entry| {
-                (entry.query.clone(), entry.version)
-            }) else {
-                return;
-            };
-            let result = self.look.look(&key.namespace, &query).await;
-            place.was_silent(matches!(&result, Err(failure) if failure.kind == Kind::Unreachable));
-            drop(place);
-            self.metrics.checked(
-                result
-                    .as_ref()
-                    .map_or_else(|failure| failure.kind.into(), |_| "Found"),
-            );
-            let news = self.of(&key, generation, |entry| {
-                entry.record(&key, version, result)
-            });
-            if news == Some(true) {
-                self.lock().changes.insert(key.clone());
-                self.changed.notify_one();
-            }
+    /// Looks until the entry is gone.
+    async fn run(self: Arc<Self>, ticket: Ticket) {
+        while self.check(&ticket).await.is_some() {}
+    }
+
+    /// Waits for the next look and makes it. `None`: the entry is gone, or another one by now.
+    async fn check(&self, ticket: &Ticket) -> Option<()> {
+        let Self { entries, .. } = self;
+        entries.due(ticket).await?;
+        let host = entries.of(ticket, |entry| host(&entry.query.repository).to_owned())?;
+        let place = self.gate.enter(&host).await?;
+        // Asked after the wait, which may have been long.
+        let (query, version) = entries.of(ticket, |entry| (entry.query.clone(), entry.version))?;
+        let result = self.look.look(&ticket.key.namespace, &query).await;
+        place.was_silent(matches!(&result, Err(failure) if failure.kind == Kind::Unreachable));
+        drop(place);
+        self.metrics.checked(match &result {
+            Ok(_) => "Found",
+            Err(failure) => failure.kind.into(),
+        });
+        let news = entries.of(ticket, |entry| entry.record(&ticket.key, version, result))?;
+        if news {
+            entries.tell(&ticket.key);
         }
-    }
-
-    /// The entry, if it is still the one its task was started for.
-    fn of<T>(
-        &self,
-        key: &ImageKey,
-        generation: u64,
-        use_it: impl FnOnce(&mut Entry) -> T,
-    ) -> Option<T> {
-        self.lock()
-            .entries
-            .get_mut(key)
-            .filter(|entry| entry.generation == generation)
-            .map(use_it)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        Some(())
     }
 }
 
@@ -262,6 +200,8 @@ fn host(repository: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use futures::StreamExt;
 
     use super::*;

@@ -25,7 +25,6 @@ use crate::settings::Network;
 mod classify;
 pub(crate) mod credentials;
 pub mod failure;
-pub(crate) mod gate;
 mod git_program;
 mod http;
 mod ls_refs;
@@ -33,7 +32,6 @@ mod metrics;
 mod pkt_line;
 mod poller;
 mod remote;
-pub(crate) mod schedule;
 mod semver;
 pub mod ssh_program;
 

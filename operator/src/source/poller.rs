@@ -1,27 +1,21 @@
-//! Polls in the background: one task per image, which sleeps until its next poll is due, waits for
-//! a place at the gate, looks, and keeps what it found. Knows nothing of git or HTTP.
-//!
-//! Tasks end when their image is forgotten or its source becomes another one: each holds the
-//! generation it was started for, and finds its entry gone or newer. Memory is one entry and one
-//! task per image.
+//! What a poll of a source is asked, what of its answer is kept, and when the next one is due. How
+//! polls go on in the background is in `asking`. Knows nothing of git or HTTP.
 
-use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use firn_crd::ssh::SshUrl;
 use futures::Stream;
 use futures::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::gate::Gate;
 use super::metrics::Metrics;
-use super::{
-    Git, ImageKey, Kind, Observation, Observed, Query, Revision, SourceFailure, Target, schedule,
-};
+use super::{Git, ImageKey, Kind, Observation, Observed, Query, Revision, SourceFailure, Target};
+use crate::asking::entries::{self, Entries, Ticket};
+use crate::asking::gate::Gate;
+use crate::asking::schedule;
 
 /// Reading a commit's hashes is tried again after this, doubled each time up to an hour; until
 /// then polls go on at their interval, so that new commits are seen.
@@ -81,22 +75,11 @@ pub(crate) struct Poller {
     look: Arc<dyn Look>,
     gate: Gate,
     metrics: Metrics,
-    state: Mutex<State>,
-    /// One permit at most: "something changed since you looked".
-    changed: Notify,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    entries: HashMap<ImageKey, Entry>,
-    generation: u64,
-    /// Not told yet; a set, so that who is slow to listen misses nothing and costs nothing.
-    changes: BTreeSet<ImageKey>,
+    entries: Arc<Entries<Entry>>,
 }
 
 #[derive(Debug)]
 struct Entry {
-    generation: u64,
     git: Git,
     paths: Vec<String>,
     asked: Option<String>,
@@ -113,11 +96,16 @@ struct Entry {
     hastened: Option<Instant>,
     /// A wall clock's time and when it was read: all others are counted from it.
     clock: (Timestamp, Instant),
-    wake: Arc<Notify>,
+}
+
+impl entries::Entry for Entry {
+    fn due(&self) -> Instant {
+        self.due
+    }
 }
 
 impl Entry {
-    fn new(query: &Query, key: &ImageKey, generation: u64, now: Timestamp) -> Self {
+    fn new(query: &Query, key: &ImageKey, now: Timestamp) -> Self {
         let instant = Instant::now();
         let last = query
             .known
@@ -133,7 +121,6 @@ impl Entry {
             Duration::ZERO
         };
         let mut entry = Self {
-            generation,
             git: query.git.clone(),
             paths: query.paths.clone(),
             asked: query.asked.clone(),
@@ -148,7 +135,6 @@ impl Entry {
             last_success: None,
             hastened: None,
             clock: (now, instant),
-            wake: Arc::new(Notify::new()),
         };
         entry.settle(now);
         entry
@@ -208,7 +194,6 @@ impl Entry {
         self.reread_at = None;
         if !self.settle(now) {
             self.due = instant;
-            self.wake.notify_one();
         }
     }
 
@@ -226,7 +211,6 @@ impl Entry {
         if soonest < self.due {
             self.due = soonest;
             self.hastened = Some(soonest);
-            self.wake.notify_one();
         }
     }
 
@@ -341,8 +325,7 @@ impl Poller {
             look,
             gate: Gate::new(),
             metrics: Metrics::default(),
-            state: Mutex::default(),
-            changed: Notify::new(),
+            entries: Entries::new(),
         })
     }
 
@@ -358,152 +341,95 @@ impl Poller {
         query: &Query,
         now: Timestamp,
     ) -> Observed {
-        let mut state = self.lock();
-        let state = &mut *state;
-        if let Some(entry) = state
-            .entries
-            .get_mut(key)
-            .filter(|entry| entry.is_same_source(query))
-        {
-            entry.update(query, now);
-            return observed(entry);
+        let known = self.entries.with(key, |entry| {
+            entry.is_same_source(query).then(|| {
+                entry.update(query, now);
+                observed(entry)
+            })
+        });
+        if let Some(answer) = known.flatten() {
+            return answer;
         }
-        state.generation += 1;
-        let generation = state.generation;
-        let entry = Entry::new(query, key, generation, now);
+        let entry = Entry::new(query, key, now);
         let answer = observed(&entry);
-        if let Some(old) = state.entries.insert(key.clone(), entry) {
-            old.wake.notify_one();
-        }
-        tokio::spawn(Arc::clone(self).run(key.clone(), generation));
+        let ticket = self.entries.insert(key, entry);
+        tokio::spawn(Arc::clone(self).run(ticket));
         answer
     }
 
     /// Stops polling for an image.
     pub(crate) fn forget(&self, key: &ImageKey) {
-        let mut state = self.lock();
-        state.changes.remove(key);
-        if let Some(entry) = state.entries.remove(key) {
-            entry.wake.notify_one();
-        }
+        self.entries.forget(key);
     }
 
     /// Polls now. Whether the image is polled at all.
     pub(crate) fn hasten(&self, key: &ImageKey) -> bool {
-        let mut state = self.lock();
-        let entry = state.entries.get_mut(key);
-        entry.map(Entry::hasten).is_some()
+        self.entries.with(key, Entry::hasten).is_some()
     }
 
     /// Name of the Secret of those who may hasten.
     pub(crate) fn webhook(&self, key: &ImageKey) -> Option<String> {
-        self.lock().entries.get(key)?.git.webhook.clone()
+        let webhook = self.entries.with(key, |entry| entry.git.webhook.clone());
+        webhook.flatten()
     }
 
     /// Images whose observation changed. One consumer.
-    pub(crate) fn changes(self: &Arc<Self>) -> impl Stream<Item = ImageKey> + Send + 'static {
-        futures::stream::unfold(Arc::clone(self), |poller| async move {
-            loop {
-                let next = poller.lock().changes.pop_first();
-                if let Some(key) = next {
-                    return Some((key, poller));
-                }
-                poller.changed.notified().await;
-            }
-        })
+    pub(crate) fn changes(&self) -> impl Stream<Item = ImageKey> + Send + 'static {
+        self.entries.changes()
     }
 
     /// Age of the success that lies back furthest; 0 where nothing was polled with success.
     pub(crate) fn oldest_success(&self) -> Duration {
-        let state = self.lock();
-        let oldest = state
+        let oldest = self
             .entries
-            .values()
-            .filter_map(|entry| entry.last_success)
-            .min();
+            .all(|entries| entries.filter_map(|entry| entry.last_success).min());
         oldest.map_or(Duration::ZERO, |instant| instant.elapsed())
     }
 
-    async fn run(self: Arc<Self>, key: ImageKey, generation: u64) {
-        loop {
-            let Some((due, wake)) = self.of(&key, generation, |entry| {
-                (entry.due, Arc::clone(&entry.wake))
-            }) else {
-                return;
-            };
-            if due > Instant::now() {
-                tokio::select! {
-                    () = tokio::time::sleep_until(due) => {}
-                    () = wake.notified() => {}
-                }
-                continue;
-            }
-            if self.of(&key, generation, |entry| {
-                let at = entry.at(Instant::now());
-                entry.settle(at)
-            }) == Some(true)
-            {
-                continue;
-            }
-            let Some(host) = self.of(&key, generation, |entry| host(&entry.git.url)) else {
-                return;
-            };
-            let Some(place) = self.gate.enter(&host).await else {
-                return;
-            };
-            // Asked after the wait, which may have been long.
-            let now = Instant::now();
-            let Some((ask, began)) = self.of(&key, generation, |entry| {
-                let ask = Ask {
-                    namespace: key.namespace.clone(),
-                    git: entry.git.clone(),
-                    paths: entry.paths.clone(),
-                    last: entry.last.clone(),
-                    reread: entry.reread_at.is_none_or(|at| at <= now),
-                };
-                let began = Began {
-                    version: entry.version,
-                    asked: entry.asked.clone(),
-                };
-                (ask, began)
-            }) else {
-                return;
-            };
-            let result = self.look.look(&ask).await;
-            place.was_silent(matches!(
-                &result,
-                Err(SourceFailure {
-                    kind: Kind::Unreachable,
-                    ..
-                })
-            ));
-            drop(place);
-            self.metrics.polled(&result);
-            log(&key, &result);
-            let news = self.of(&key, generation, |entry| entry.record(&key, began, result));
-            if news == Some(true) {
-                self.lock().changes.insert(key.clone());
-                self.changed.notify_one();
-            }
+    /// Polls until the entry is gone.
+    async fn run(self: Arc<Self>, ticket: Ticket) {
+        while self.poll(&ticket).await.is_some() {}
+    }
+
+    /// Waits for the next poll and makes it. `None`: the entry is gone, or another one by now.
+    async fn poll(&self, ticket: &Ticket) -> Option<()> {
+        let Self { entries, .. } = self;
+        entries.due(ticket).await?;
+        let settled = entries.of(ticket, |entry| {
+            let at = entry.at(Instant::now());
+            entry.settle(at)
+        })?;
+        if settled {
+            return Some(());
         }
-    }
-
-    /// The entry, if it is still the one its task was started for.
-    fn of<T>(
-        &self,
-        key: &ImageKey,
-        generation: u64,
-        use_it: impl FnOnce(&mut Entry) -> T,
-    ) -> Option<T> {
-        self.lock()
-            .entries
-            .get_mut(key)
-            .filter(|entry| entry.generation == generation)
-            .map(use_it)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        let host = entries.of(ticket, |entry| host(&entry.git.url))?;
+        let place = self.gate.enter(&host).await?;
+        // Asked after the wait, which may have been long.
+        let now = Instant::now();
+        let (ask, began) = entries.of(ticket, |entry| {
+            let ask = Ask {
+                namespace: ticket.key.namespace.clone(),
+                git: entry.git.clone(),
+                paths: entry.paths.clone(),
+                last: entry.last.clone(),
+                reread: entry.reread_at.is_none_or(|at| at <= now),
+            };
+            let began = Began {
+                version: entry.version,
+                asked: entry.asked.clone(),
+            };
+            (ask, began)
+        })?;
+        let result = self.look.look(&ask).await;
+        place.was_silent(matches!(&result, Err(failure) if failure.kind == Kind::Unreachable));
+        drop(place);
+        self.metrics.polled(&result);
+        log(&ticket.key, &result);
+        let news = entries.of(ticket, |entry| entry.record(&ticket.key, began, result))?;
+        if news {
+            entries.tell(&ticket.key);
+        }
+        Some(())
     }
 }
 

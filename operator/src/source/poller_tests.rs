@@ -1,6 +1,7 @@
 //! The poller with a made-up world and virtual time: hours pass in milliseconds.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Mutex;
 
 use futures::StreamExt;
 
